@@ -1,0 +1,4 @@
+-- Which zones have work?
+SELECT DISTINCT zone
+  FROM miq_queue
+ ORDER BY zone;

@@ -1,0 +1,18 @@
+-- As S09, without what waits for a message of the same task_id.
+SELECT id, lock_version, priority, role
+  FROM miq_queue AS waiting
+ WHERE state = 'ready'
+   AND queue_name = 'generic'
+   AND (zone IS NULL OR zone IN (SELECT z.name FROM miq_servers s JOIN zones z ON z.id = s.zone_id))
+   AND (role IS NULL OR role IN (SELECT r.name
+                                   FROM assigned_server_roles a
+                                   JOIN server_roles r ON r.id = a.server_role_id
+                                  WHERE a.active))
+   AND (server_guid IS NULL OR server_guid IN (SELECT guid FROM miq_servers))
+   AND (deliver_on IS NULL OR deliver_on <= utc_now())
+   AND priority <= 200
+   AND (task_id IS NULL OR NOT EXISTS (SELECT 1
+                                         FROM miq_queue AS busy
+                                        WHERE busy.state = 'dequeue' AND busy.task_id = waiting.task_id))
+ ORDER BY priority, id
+ LIMIT 1000;

@@ -1,0 +1,4 @@
+-- Which VMs are there?
+SELECT id, name
+  FROM vms
+ ORDER BY id;

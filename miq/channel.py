@@ -1,0 +1,111 @@
+"""The two wires between the server and a worker: a channel of small messages, and a slot of shared memory.
+
+Channel: a SOCK_SEQPACKET pair made before the fork. The worker says `forked`, `started`, `heartbeat`; the server says
+`stop`; end-of-file means death. Sends never block: a full channel is news for the caller, not a stall.
+Slot: one page of a file that both map, where the worker notes the message in hand before it starts it. It costs
+a fraction of a microsecond, needs no system call, and outlives both processes, so that the sweep knows what was running.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_LARGEST = 4096
+
+
+class Channel:
+    """One end of the pair."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        end.setblocking(False)
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, socket.socket]:
+        """Our end, and the other as a plain socket to hand over."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(ours), theirs
+
+    def fileno(self) -> int:
+        return self._end.fileno()
+
+    def send(self, kind: str, **fields: Any) -> bool:  # noqa: ANN401 - any JSON value
+        """False when the channel is full or the other side is gone."""
+        try:
+            self._end.send(json.dumps({"kind": kind, **fields}).encode())
+        except (BlockingIOError, BrokenPipeError, ConnectionError, OSError):
+            return False
+        return True
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next message; {} when there is none now; None at end-of-file."""
+        try:
+            data = self._end.recv(_LARGEST)
+        except BlockingIOError:
+            return {}
+        except OSError:
+            return None
+        if not data:
+            return None
+        message: dict[str, Any] = json.loads(data)
+        return message
+
+    def close(self) -> None:
+        self._end.close()
+
+
+@dataclass(frozen=True)
+class InHand:
+    """What a worker is doing: the message, when it has to be over (CLOCK_MONOTONIC seconds), whether it may run again."""
+
+    message_id: int
+    deadline: float
+    idempotent: bool
+    finished: int
+
+
+class Slot:
+    """The shared page of one worker. `finished` counts messages that ended, for the crash-loop rule."""
+
+    _LAYOUT = struct.Struct("<qqd??xxxxxx")  # message id (0 = idle), finished, deadline, idempotent, spare
+    _SIZE = mmap.PAGESIZE
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.fstat(descriptor).st_size < self._SIZE:
+                os.ftruncate(descriptor, self._SIZE)
+            self._page = mmap.mmap(descriptor, self._SIZE)
+        finally:
+            os.close(descriptor)
+        self._finished = self._LAYOUT.unpack_from(self._page)[1]
+
+    def begin(self, message_id: int, deadline: float, idempotent: bool) -> None:
+        """Note the message before its code starts."""
+        self._LAYOUT.pack_into(self._page, 0, message_id, self._finished, deadline, idempotent, False)
+
+    def end(self) -> None:
+        """Note that nothing is in hand."""
+        self._finished += 1
+        self._LAYOUT.pack_into(self._page, 0, 0, self._finished, 0.0, False, False)
+
+    def read(self) -> InHand:
+        """What stands there now; `message_id` 0 means idle."""
+        message_id, finished, deadline, idempotent, _ = self._LAYOUT.unpack_from(self._page)
+        return InHand(message_id, deadline, idempotent, finished)
+
+    def close(self) -> None:
+        self._page.close()
+
+    def remove(self) -> None:
+        """Close it and delete the file."""
+        self.close()
+        self.path.unlink(missing_ok=True)

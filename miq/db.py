@@ -1,0 +1,326 @@
+"""The database of one process: one connection, sessions over it, its notifications, migrations, and `move()`.
+
+A process has exactly one connection (a PostgreSQL backend costs over a megabyte): statements of the queue and COPYs run
+on it directly, ORM sessions borrow it. It is made on first use, after any fork, and anew when it was lost; whoever loses it
+in mid-work gets psycopg's or SQLAlchemy's OperationalError and decides.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from sqlalchemy import create_engine, func, select, update
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import StaticPool
+
+from miq import paths
+from miq.errors import DatabaseError, IllegalMove, SchemaOutdated, SchemaTooNew
+from miq.models import Base
+
+log = logging.getLogger(__name__)
+
+OLDEST_POSTGRES = 150000
+OutOfReach = psycopg.OperationalError
+
+Row = tuple[Any, ...]
+
+
+def normal_dsn(dsn: str) -> str:
+    """The DSN as psycopg takes it. Raises DatabaseError when it cannot be one."""
+    text = dsn.strip()
+    scheme, _, rest = text.partition("://")
+    if rest:
+        text = f"postgresql://{rest}" if scheme in ("postgres", "postgresql", "postgresql+psycopg") else text
+    try:
+        psycopg.conninfo.conninfo_to_dict(text)
+    except psycopg.ProgrammingError as error:
+        raise DatabaseError(
+            f"DATABASE_URL is not a PostgreSQL address ({_first_line(error)}); "
+            "write postgresql://USER@HOST:PORT/DATABASE"
+        ) from None
+    return text
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class Database:
+    """This process's connection to the database.
+
+    `statement_timeout` and `lock_timeout` are seconds, None for no limit. `application_name` is cut at 63 bytes by the
+    server.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        application_name: str = "MIQ",
+        *,
+        connect_timeout: int = 5,
+        statement_timeout: float | None = None,
+        lock_timeout: float | None = None,
+    ) -> None:
+        self.dsn = normal_dsn(dsn)
+        self.application_name = application_name
+        self._connect_timeout = connect_timeout
+        limits = {"statement_timeout": statement_timeout, "lock_timeout": lock_timeout}
+        self._options = " ".join(
+            ["-c timezone=UTC", *(f"-c {name}={int(value * 1000)}" for name, value in limits.items() if value)]
+        )
+        self._connection: psycopg.Connection[Row] | None = None
+        self._engine: Engine | None = None
+        self._channels: dict[str, Callable[[], None]] = {}
+
+    # -- the connection ------------------------------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> psycopg.Connection[Row]:
+        """The live connection, made when there is none. Raises psycopg.OperationalError when the server is out of reach."""
+        if self._connection is None or self._connection.closed or self._connection.broken:
+            self._connect()
+        assert self._connection is not None
+        return self._connection
+
+    @property
+    def current(self) -> psycopg.Connection[Row] | None:
+        """The connection if there is one now; makes none."""
+        usable = self._connection is not None and not self._connection.closed
+        return self._connection if usable else None
+
+    def _connect(self) -> None:
+        self.close()
+        connection = psycopg.connect(
+            self.dsn,
+            application_name=self.application_name[:63],
+            connect_timeout=self._connect_timeout,
+            options=self._options,
+        )
+        connection.add_notify_handler(lambda notice: self._notified(notice.channel))
+        self._connection = connection
+        for channel in self._channels:
+            self.run(f'LISTEN "{channel}"')
+
+    def close(self) -> None:
+        """Give the connection back to the server, quietly."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @property
+    def backend_pid(self) -> int:
+        """The server process behind the connection: `sql_spid`."""
+        return self.connection.info.backend_pid
+
+    def rename(self, application_name: str) -> None:
+        """Show another `application_name` in pg_stat_activity from now on."""
+        self.application_name = application_name
+        self.run("SELECT set_config('application_name', %(name)s, false)", {"name": application_name[:63]})
+
+    # -- statements outside the ORM ------------------------------------------------------------------------------------
+
+    def run(self, statement: str, parameters: Mapping[str, Any] | None = None) -> psycopg.Cursor[Row]:
+        """Run one statement: within the transaction that is open, else committed by itself in one round trip."""
+        connection = self.connection
+        if connection.info.transaction_status != TransactionStatus.IDLE:
+            return connection.execute(statement, parameters)
+        connection.autocommit = True
+        try:
+            return connection.execute(statement, parameters)
+        finally:
+            if not connection.closed:
+                connection.autocommit = False
+
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Connection[Row]]:
+        """Several statements that happen together or not at all."""
+        connection = self.connection
+        with connection.transaction():
+            yield connection
+
+    # -- sessions ------------------------------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """An SQLAlchemy engine over the one connection."""
+        connection = self.connection
+        if self._engine is None:
+            self._engine = create_engine(
+                "postgresql+psycopg://",
+                creator=lambda: connection,
+                poolclass=StaticPool,
+                pool_reset_on_return="rollback",
+            )
+        return self._engine
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """An ORM session, committed at the end, rolled back on an error. `session.info["database"]` is this object."""
+        with Session(self.engine, expire_on_commit=False, info={"database": self}) as session:
+            yield session
+            session.commit()
+
+    # -- notifications -------------------------------------------------------------------------------------------------
+
+    def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Call `heard` whenever the channel is notified; survives reconnection."""
+        self._channels[channel] = heard
+        self.run(f'LISTEN "{channel}"')
+
+    def fileno(self) -> int:
+        """Readable when notifications may have come."""
+        return self.connection.fileno()
+
+    def take_notifications(self) -> None:
+        """Hear what has arrived, without waiting. Raises psycopg.OperationalError when the connection is gone."""
+        pgconn = self.connection.pgconn
+        try:
+            pgconn.consume_input()
+        except psycopg.OperationalError:
+            self.close()
+            raise
+        while (notice := pgconn.notifies()) is not None:
+            self._notified(notice.relname.decode())
+
+    def _notified(self, channel: str) -> None:
+        heard = self._channels.get(channel)
+        if heard:
+            heard()
+
+
+def database_of(session: Session) -> Database:
+    """The Database whose `session()` this is."""
+    database: Database = session.info["database"]
+    return database
+
+
+# -- status moves ------------------------------------------------------------------------------------------------------
+
+
+def move(
+    session: Session,
+    model: type[Base],
+    record_id: int,
+    to: str,
+    moves: Mapping[str, Sequence[str]],
+    *,
+    column: str = "status",
+    **values: Any,  # noqa: ANN401 - any column of the model
+) -> None:
+    """The one way a status changes: only from where `moves` allows, in one statement. Raises IllegalMove."""
+    status = getattr(model, column)
+    key = model.__table__.c.id
+    statement = update(model).where(key == record_id, status.in_(list(moves[to]))).values({column: to, **values})
+    if session.execute(statement).rowcount == 1:  # type: ignore[attr-defined]
+        return
+    now = session.scalar(select(status).where(key == record_id))
+    raise IllegalMove(f"{model.__name__} {record_id}: {now or 'gone'} may not become {to}")
+
+
+# -- schema ------------------------------------------------------------------------------------------------------------
+
+
+def check_server(database: Database) -> None:
+    """Raises DatabaseError, with one line, when the server is out of reach, too old or refuses us."""
+    try:
+        version = database.connection.info.server_version
+    except psycopg.OperationalError as error:
+        raise DatabaseError(
+            f"the database cannot be reached: {_first_line(error)}; check DATABASE_URL and the server"
+        ) from None
+    if version < OLDEST_POSTGRES:
+        raise DatabaseError(f"PostgreSQL {version // 10000} is too old: 15 or newer is needed")
+
+
+def _script() -> Any:  # noqa: ANN401 - alembic is imported only where migrations are looked at
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(paths.shipped("migrations")).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config, ScriptDirectory.from_config(config)
+
+
+def schema_revision(database: Database) -> str | None:
+    """The revision that the database is at, None for an empty one."""
+    row = database.run("SELECT to_regclass('alembic_version')").fetchone()
+    if not row or row[0] is None:
+        return None
+    found = database.run("SELECT version_num FROM alembic_version").fetchone()
+    return found[0] if found else None
+
+
+def head_revision() -> str:
+    """The revision that this program needs."""
+    return str(_script()[1].get_current_head())
+
+
+def check_schema(database: Database) -> None:
+    """Raises SchemaOutdated or SchemaTooNew unless the database is at the revision of this program."""
+    check_server(database)
+    at, needed = schema_revision(database), head_revision()
+    if at == needed:
+        return
+    known = {revision.revision for revision in _script()[1].walk_revisions()}
+    if at is None or at in known:
+        raise SchemaOutdated(f"the database schema is at {at or 'nothing'}, {needed} is needed: run `miq db migrate`")
+    raise SchemaTooNew(f"the database schema is at {at}, which is newer than this program ({needed}): upgrade `miq`")
+
+
+def migrate(
+    database: Database, *, to: str = "head", region: int = 0, progress: Callable[[str], None] = log.info
+) -> None:
+    """Bring the schema up or down to a revision, one transaction per step, telling each step and its seconds.
+
+    Two processes that migrate at once take turns. Raises SchemaTooNew for a database newer than this program.
+    """
+    from alembic import command
+
+    check_server(database)
+    config, script = _script()
+    at = schema_revision(database)
+    if at is not None and at not in {revision.revision for revision in script.walk_revisions()}:
+        raise SchemaTooNew(f"the database schema is at {at}, which is newer than this program: upgrade `miq`")
+    with database.engine.connect() as connection:
+        connection.execute(select(func.pg_advisory_lock(func.hashtext("miq migrate"))))
+        connection.commit()
+        try:
+            _run_migrations(connection, config, command, at, to, region, progress)
+        finally:
+            connection.rollback()
+            connection.execute(select(func.pg_advisory_unlock(func.hashtext("miq migrate"))))
+            connection.commit()
+
+
+def _run_migrations(
+    connection: Connection,
+    config: Any,  # noqa: ANN401
+    command: Any,  # noqa: ANN401
+    at: str | None,
+    to: str,
+    region: int,
+    progress: Callable[[str], None],
+) -> None:
+    began = time.monotonic()
+
+    def told(ctx: Any, step: Any, heads: Any, run_args: Any) -> None:  # noqa: ANN401 - alembic's own signature
+        nonlocal began
+        verb = "applied" if step.is_upgrade else "undone"
+        progress(f"migration {'+'.join(step.up_revision_ids)} {verb} in {time.monotonic() - began:.2f} s")
+        began = time.monotonic()
+
+    config.attributes.update(connection=connection, region=region, on_version_apply=told)
+    down = to != "head" and (to in ("base", "-1") or (at is not None and to < at))
+    (command.downgrade if down else command.upgrade)(config, to)
+    connection.commit()

@@ -1,0 +1,1 @@
+"""Collections that several providers keep, declared once per area."""

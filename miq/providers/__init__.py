@@ -1,0 +1,1 @@
+"""One folder per provider, and `base`, what a provider's author imports."""

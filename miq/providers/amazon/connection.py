@@ -1,0 +1,214 @@
+"""The SDK: sessions, clients and calls. The only file of the provider that imports boto3 or botocore.
+
+In: a `ConnectionSpec`. Out: plain dicts, page by page. Whatever goes wrong leaves as a ProviderError of one line that
+names the call; no secret is in it. Clients are made after the fork; `warm()` has read for them, before it, what they
+all share.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import botocore.credentials
+import botocore.session
+from botocore import exceptions
+from botocore.config import Config
+from botocore.credentials import (
+    AssumeRoleCredentialFetcher,
+    CredentialProvider,
+    CredentialResolver,
+    DeferredRefreshableCredentials,
+)
+from botocore.loaders import create_loader
+from botocore.parsers import ResponseParserError
+
+from miq.connections import ConnectionSpec, Credentials
+from miq.errors import IncompleteCredentials, InvalidCredentials, ProviderError, ProviderUnreachable
+
+log = logging.getLogger(__name__)
+
+_LOGIN_FAILED = "Login failed due to a bad username or password."
+_REFUSED = {"AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "ExpiredToken"}
+_SIGNATURE = {"SignatureDoesNotMatch", "IncompleteSignature"}
+
+#: one for the process, and for the processes forked from it: the descriptions of the services are large
+_LOADER = create_loader()
+
+
+class Connection:
+    """The clients of one account in one region."""
+
+    def __init__(
+        self, spec: ConnectionSpec, *, attempts: int = 5, connect_timeout: int = 10, read_timeout: int = 60
+    ) -> None:
+        self.spec = spec
+        self._options: dict[str, Any] = {
+            "region_name": spec.provider_region,
+            "endpoint_url": spec.endpoint_url,
+            "verify": self._verify(),
+            "config": Config(
+                connect_timeout=connect_timeout,
+                read_timeout=read_timeout,
+                retries={"mode": "standard", "total_max_attempts": attempts},
+                tcp_keepalive=True,
+                proxies={"http": spec.http_proxy, "https": spec.http_proxy} if spec.http_proxy else None,
+                user_agent_extra="miq",
+            ),
+        }
+
+    @cached_property
+    def ec2(self) -> Any:  # noqa: ANN401 - botocore makes its clients' classes at run time
+        """The EC2 client. Raises IncompleteCredentials, InvalidCredentials or ProviderError."""
+        credentials = self.spec.credentials
+        if not credentials.userid or not credentials.password:
+            raise IncompleteCredentials("Missing credentials")
+        session = botocore.session.Session()
+        session.register_component("data_loader", _LOADER)
+        given: Any = botocore.credentials.Credentials(credentials.userid, credentials.password)
+        if credentials.service_account:
+            given = self._assumed(session, given, credentials.service_account)
+        session.register_component("credential_provider", CredentialResolver([_Given(given)]))
+        return session.create_client("ec2", **self._options)
+
+    def _assumed(self, session: botocore.session.Session, source: Any, role: str) -> Any:  # noqa: ANN401
+        """The credentials of the role, fetched on first use and renewed before they expire."""
+        fetcher = AssumeRoleCredentialFetcher(
+            partial(session.create_client, **self._options),
+            source,
+            role,
+            extra_args={"RoleSessionName": "ManageIQ-EC2"},
+        )
+        return DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
+
+    def _verify(self) -> bool | str:
+        if not self.spec.verify_ssl:
+            return False
+        return self._bundle(self.spec.certificate_authority) if self.spec.certificate_authority else True
+
+    def _bundle(self, certificates: str) -> str:
+        """The manager's certificate authority as a file, for as long as this connection lives."""
+        handle, name = tempfile.mkstemp(prefix="miq-ca-", suffix=".pem")
+        with os.fdopen(handle, "w") as file:
+            file.write(certificates)
+        weakref.finalize(self, Path(name).unlink, missing_ok=True)
+        return name
+
+    # -- calls ---------------------------------------------------------------------------------------------------------
+
+    def call(self, operation: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401
+        """One call of EC2. Raises ProviderError."""
+        with self._named(operation):
+            answer: dict[str, Any] = getattr(self.ec2, operation)(**arguments)
+            return answer
+
+    def pages(self, operation: str, *, page_size: int, **arguments: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+        """The pages of one list, read one at a time. Raises ProviderError."""
+        with self._named(operation):
+            pages = iter(
+                self.ec2.get_paginator(operation).paginate(**arguments, PaginationConfig={"PageSize": page_size})
+            )
+        while True:
+            with self._named(operation):
+                page = next(pages, None)
+            if page is None:
+                return
+            yield page
+
+    @contextmanager
+    def _named(self, operation: str) -> Iterator[None]:
+        """What goes wrong inside is a ProviderError that names the call."""
+        name = "".join(part.capitalize() for part in operation.split("_"))
+        try:
+            yield
+        except _FAILURES as error:
+            failure = explain(error, self.spec)
+        except ProviderError as error:
+            failure = error
+        else:
+            return
+        raise type(failure)(f"{name}: {failure}") from None
+
+
+_FAILURES = (exceptions.BotoCoreError, exceptions.ClientError, ResponseParserError, ValueError)
+
+
+class _Given(CredentialProvider):
+    """The manager's own credentials, instead of whatever this machine's environment and files would give."""
+
+    METHOD = "miq"
+
+    def __init__(self, credentials: Any) -> None:  # noqa: ANN401
+        super().__init__()
+        self._credentials = credentials
+
+    def load(self) -> Any:  # noqa: ANN401
+        return self._credentials
+
+
+def check(spec: ConnectionSpec) -> None:
+    """One cheap live call with these credentials. Raises a ProviderError."""
+    connection = Connection(spec, attempts=2, connect_timeout=5, read_timeout=20)
+    try:
+        connection.ec2.describe_regions()
+    except _FAILURES as error:
+        raise explain(error, spec) from None
+
+
+def explain(error: Exception, spec: ConnectionSpec) -> ProviderError:
+    """What its user can act on, in one line without secrets."""
+    line = _line(error, spec)
+    match error:
+        case exceptions.ClientError():
+            return _explain_answer(error.response.get("Error", {}), line)
+        case exceptions.NoCredentialsError() | exceptions.PartialCredentialsError():
+            return IncompleteCredentials("Missing credentials")
+        case exceptions.SSLError() if "CERTIFICATE_VERIFY_FAILED" in line:
+            return ProviderUnreachable(f"the certificate of the endpoint is not trusted: {line}")
+        case exceptions.SSLError():
+            return ProviderUnreachable(f"no TLS with the endpoint, so no certificate to trust: {line}")
+        case exceptions.ConnectionError() | exceptions.HTTPClientError():
+            return ProviderUnreachable(f"the endpoint cannot be reached: {line}")
+        case ResponseParserError():
+            return ProviderError(f"Unexpected response returned from system: not an answer of EC2: {line}")
+        case ValueError():
+            return ProviderUnreachable(f"the endpoint cannot be used: {line}")
+    return ProviderError(f"Unexpected response returned from system: {line}")
+
+
+def _explain_answer(answer: Mapping[str, Any], line: str) -> ProviderError:
+    code = answer.get("Code", "")
+    if code in _SIGNATURE:
+        return InvalidCredentials("SignatureMismatch - check your AWS Secret Access Key and signing method")
+    if code in _REFUSED:
+        return InvalidCredentials(_LOGIN_FAILED)
+    return ProviderError(f"Unexpected response returned from system: {line}")
+
+
+def _line(error: Exception, spec: ConnectionSpec) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    proxy = urlsplit(spec.http_proxy).password if spec.http_proxy else None
+    for secret in (spec.credentials.password, proxy):
+        text = text.replace(secret, "********") if secret else text
+    return text
+
+
+# -- the mold ----------------------------------------------------------------------------------------------------------
+
+
+def warm() -> None:
+    """Make the SDK import and read, before workers are forked, what it would load on first use. Touches no network."""
+    spec = ConnectionSpec(0, "mold", "us-east-1", Credentials("mold", "mold"))
+    ec2 = Connection(spec).ec2
+    ec2.get_paginator("describe_instances")
+    ec2.generate_presigned_url("describe_regions")
+    ec2.close()
+    _LOADER.load_service_model("sts", "service-2")

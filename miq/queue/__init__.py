@@ -1,0 +1,1 @@
+"""The message queue over `miq_queue`: put, claim, deliver, sweep."""

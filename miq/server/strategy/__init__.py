@@ -1,0 +1,1 @@
+"""How workers are started and ended: one small interface, one file per way. `process` is the default."""

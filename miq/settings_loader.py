@@ -1,0 +1,58 @@
+"""Settings with their rows: the pure merge of `settings`, fed with what the database changes for a region, zone or server.
+
+Later wins: the shipped file and the providers' defaults, region, zone and server rows, MIQ_HOME/settings.local.yml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+from miq import paths, plugins, settings
+from miq.db import Database
+from miq.errors import SettingsError
+from miq.settings import Settings
+
+_LEVELS = {"MiqRegion": 0, "Zone": 1, "MiqServer": 2}
+
+
+def shipped() -> list[settings.Layer]:
+    """The layers below the database's."""
+    return [
+        settings.read_file(paths.shipped("etc") / "miq.yml"),
+        *(record.settings for record in plugins.providers().values()),
+    ]
+
+
+def local(home: paths.Home) -> Settings:
+    """The settings of an appliance whose database is not read (yet)."""
+    return Settings(settings.merge([*shipped(), settings.read_file(home.local_settings)]))
+
+
+def load(
+    database: Database, home: paths.Home, *, region_id: int | None, zone_id: int | None, server_id: int
+) -> Settings:
+    """The settings of one server. Raises SettingsError that names the file or row."""
+    rows = database.run(
+        "SELECT resource_type, key, value FROM settings_changes WHERE (resource_type, resource_id) IN"
+        " (('MiqRegion', %(region)s), ('Zone', %(zone)s), ('MiqServer', %(server)s))",
+        {"region": region_id, "zone": zone_id, "server": server_id},
+    ).fetchall()
+    layers = [*shipped(), *_layers(rows), settings.read_file(home.local_settings)]
+    return Settings(settings.merge(layers))
+
+
+def _layers(rows: Iterable[tuple[Any, ...]]) -> Iterable[settings.Layer]:
+    for _, key, value in sorted(rows, key=lambda row: _LEVELS.get(row[0], 0)):
+        parts = [part for part in str(key).split("/") if part]
+        if not parts or not str(key).startswith("/"):
+            raise SettingsError(f"settings_changes: key {key!r} is not of the form /a/b/c")
+        try:
+            layer: Any = yaml.safe_load(value) if value is not None else None
+        except yaml.YAMLError:
+            raise SettingsError(f"settings_changes: the value of {key} is not YAML") from None
+        for part in reversed(parts):
+            layer = {part: layer}
+        yield layer

@@ -1,0 +1,338 @@
+"""WorkerBase: what every worker process does: start, heartbeat, work, wait, exit.
+
+In: a `Launch` and, when a server supervises it, a channel. Out: an exit code, and the statuses that a worker writes into its own
+row: starting, started, stopped or aborted. A worker that loses the database lives on, beats on, and comes back; one that is
+asked to stop finishes the message in hand and takes no new one. Subclasses say what one pass of work is.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import random
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import psycopg
+from sqlalchemy.exc import DBAPIError
+
+from miq import names, paths, process, settings_loader, systemd
+from miq.channel import Channel, Slot
+from miq.clock import utc
+from miq.db import Database, move
+from miq.errors import ExitNow, MiqError
+from miq.launch import Launch, Place, find_place
+from miq.models import MiqWorker, WorkerStatus
+from miq.models.miq_worker import WORKER_MOVES
+from miq.models.worker_types import WorkerType
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+RECONNECT = (0.1, 5.0)
+
+
+class WorkerBase:
+    """One running worker; finds its own row by guid, and its type by its launch."""
+
+    def __init__(self, launch: Launch, channel: Channel | None = None) -> None:
+        self.launch = launch
+        self.channel = channel
+        self.home = paths.Home(Path(launch.home))
+        self.worker_type: type[WorkerType] = launch.worker_type
+        self.ems_id = launch.ems_id
+        self.database = Database(launch.dsn, "MIQ", connect_timeout=5)
+        self.settings = settings_loader.local(self.home)
+        self.slot = Slot(self.home.slots / launch.guid)
+        self.place: Place
+        self.stop_reason: str | None = None
+        self._config_due: float | None = None
+        self._next_beat = 0.0
+        self._next_gc = 0.0
+        self._wake_r, self._wake_w = socket.socketpair()
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def start(self) -> int:
+        """Run until told to stop; the exit code."""
+        code, reason = 0, ""
+        try:
+            self._catch_signals()
+            self._prepare()
+            self._with_database(self.before_work)
+            self._loop()
+            reason = self.stop_reason or "done"
+        except ExitNow as leave:
+            code, reason = leave.code, leave.reason
+        except MiqError as error:
+            code, reason = 1, str(error)
+            log.error("MIQ(%s#start) %s", type(self).__name__, error)
+        except Exception as error:
+            code, reason = 1, f"{type(error).__name__}: {error}"
+            log.error("MIQ(%s#start) %s", type(self).__name__, reason, exc_info=True)
+        self._leave(code, reason)
+        return code
+
+    def _catch_signals(self) -> None:
+        for each in (self._wake_r, self._wake_w):
+            each.setblocking(False)
+        signal.set_wakeup_fd(self._wake_w.fileno(), warn_on_full_buffer=False)
+
+        def asked(number: int, frame: FrameType | None) -> None:
+            self.stop_reason = self.stop_reason or signal.Signals(number).name
+
+        signal.signal(signal.SIGTERM, asked)
+        signal.signal(signal.SIGINT, asked)
+
+    def _prepare(self) -> None:
+        self.place = self._with_database(lambda: find_place(self.database, self.launch.guid))
+        self.database.rename(self.place.application_name(os.getpid(), self.worker_type.name))
+        self._set_status(
+            WorkerStatus.STARTING,
+            started_on=utc(),
+            pid=os.getpid(),
+            pid_start=process.start_time(os.getpid()),
+        )
+        process.set_title(self.title())
+        self._load_config()
+        self.after_initialize()
+        self.database.listen("miq_config", self._config_changed)
+        self._set_status(WorkerStatus.STARTED)
+        self._tell("started")
+        systemd.notify("READY=1")
+        log.info("MIQ(%s#start) %s", type(self).__name__, self.describe())
+
+    def _set_status(self, status: WorkerStatus, **values: Any) -> None:  # noqa: ANN401 - columns of the row
+        with self.database.session() as session:
+            move(
+                session,
+                MiqWorker,
+                self.place.worker_id,
+                status,
+                WORKER_MOVES,
+                last_heartbeat=utc(),
+                sql_spid=self.database.backend_pid,
+                **values,
+            )
+
+    def title(self) -> str:
+        """The process title; `MIQ:` is what marks a worker."""
+        return f"MIQ: {names.short(self.worker_type.name)} id: {self.place.worker_id}, queue: {self.launch.queue_name or ''}"
+
+    def describe(self) -> str:
+        """The worker as log lines name it."""
+        return (
+            f"Worker [{self.worker_type.name}] with ID: [{self.place.worker_id}], PID: [{os.getpid()}],"
+            f" GUID: [{self.launch.guid}]"
+        )
+
+    def row(self) -> MiqWorker | None:
+        """This worker's own row, as it is now; None when the server gave it up."""
+        with self.database.session() as session:
+            return session.get(MiqWorker, self.place.worker_id, populate_existing=True)
+
+    def _leave(self, code: int, reason: str) -> None:
+        log.info("MIQ(%s#do_exit) %s, exit code %s", type(self).__name__, reason, code)
+        self._tell("exiting", reason=reason[:1000])
+        systemd.notify("STOPPING=1")
+        status = WorkerStatus.ABORTED if code else WorkerStatus.STOPPED
+        try:
+            self._set_status(status, stopped_on=utc())
+        except (psycopg.Error, DBAPIError, MiqError, AttributeError) as error:
+            log.info("MIQ(%s#do_exit) status %s not written: %s", type(self).__name__, status, error)
+        self.database.close()
+
+    # -- hooks ---------------------------------------------------------------------------------------------------------
+
+    def after_initialize(self) -> None:
+        """Called between `starting` and `started`."""
+
+    def before_work(self) -> None:
+        """Called once, between `started` and the loop."""
+
+    def do_work(self) -> bool:
+        """One pass; True when there may be more at once. Raises psycopg.OperationalError when the database is away."""
+        raise NotImplementedError
+
+    def idle_seconds(self) -> float:
+        """How long to wait when a pass found nothing."""
+        return self.number("poll")
+
+    def config_loaded(self) -> None:
+        """Called whenever settings and roles were read."""
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while self.stop_reason is None:
+            self.heartbeat()
+            self._collect_garbage()
+            try:
+                if self._config_due is not None and time.monotonic() >= self._config_due:
+                    self._load_config()
+                more = self.do_work()
+            except (psycopg.OperationalError, DBAPIError) as error:
+                if not self._is_away(error):
+                    raise
+                self._with_database(self._reconnected)
+                continue
+            if self.launch.once:
+                self.stop_reason = self.stop_reason or "ran once"
+            elif not more and self.stop_reason is None:
+                self.wait(self.idle_seconds())
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until something happens: a notification, a signal, a word of the server; beats go on meanwhile."""
+        end = time.monotonic() + seconds
+        while self.stop_reason is None and not self._woken():
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            if self._config_due is not None:
+                left = min(left, max(0.0, self._config_due - time.monotonic()))
+            self._select(min(left, max(0.01, self._next_beat - time.monotonic())))
+            self.heartbeat()
+            if self._config_due is not None and time.monotonic() >= self._config_due:
+                return
+
+    def _woken(self) -> bool:
+        """Whether work was announced since the last pass."""
+        return False
+
+    def _select(self, seconds: float) -> None:
+        sources: list[int] = [self._wake_r.fileno()]
+        if self.channel is not None:
+            sources.append(self.channel.fileno())
+        database = self._database_fileno()
+        if database is not None:
+            sources.append(database)
+        ready, _, _ = select.select(sources, [], [], seconds)
+        if self._wake_r.fileno() in ready:
+            self._wake_r.recv(1024)
+        if self.channel is not None and self.channel.fileno() in ready:
+            self._hear_server()
+        if database is not None and database in ready:
+            self.database.take_notifications()
+
+    def _database_fileno(self) -> int | None:
+        try:
+            return self.database.fileno()
+        except psycopg.Error:
+            return None
+
+    def _hear_server(self) -> None:
+        assert self.channel is not None
+        while message := self.channel.receive():
+            if message.get("kind") == "stop":
+                self.stop_reason = self.stop_reason or str(message.get("reason") or "stopped by the server")
+        if message is None:
+            self.stop_reason = self.stop_reason or "the server is gone"
+            self.channel.close()
+            self.channel = None
+
+    def stop_requested(self) -> bool:
+        """Whether this worker is to stop; long work asks between its pages, and beats."""
+        self.heartbeat()
+        if self.channel is not None and select.select([self.channel.fileno()], [], [], 0)[0]:
+            self._hear_server()
+        return self.stop_reason is not None
+
+    def heartbeat(self) -> None:
+        """Say that we live, at most every `heartbeat_freq` seconds."""
+        now = time.monotonic()
+        if now < self._next_beat:
+            return
+        self._next_beat = now + self.number("heartbeat_freq")
+        self._tell("heartbeat")
+        if self.launch.heartbeat:
+            systemd.notify("WATCHDOG=1")
+            beat = Path(os.environ.get("WORKER_HEARTBEAT_FILE") or self.home.path / "run" / f"{self.launch.guid}.hb")
+            beat.write_text(str(int(time.time() + self.number("heartbeat_timeout"))))
+
+    def _tell(self, kind: str, **fields: object) -> None:
+        if self.channel is not None and not self.channel.send(kind, **fields):
+            log.warning("MIQ(%s#tell) the server does not listen to %s", type(self).__name__, kind)
+
+    def _collect_garbage(self) -> None:
+        now = time.monotonic()
+        if self._next_gc and now >= self._next_gc:
+            gc.collect()
+        if now >= self._next_gc:
+            self._next_gc = now + max(60.0, self.number("gc_interval"))
+
+    # -- the database --------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _is_away(error: Exception) -> bool:
+        if isinstance(error, DBAPIError):
+            return bool(error.connection_invalidated)
+        return True
+
+    def _with_database(self, act: Callable[[], Result]) -> Result:
+        """Do it as soon as the database is there; waits with a back-off, beats on, and leaves when asked to."""
+        pause = RECONNECT[0]
+        while True:
+            try:
+                return act()
+            except (psycopg.OperationalError, DBAPIError) as error:
+                if not self._is_away(error):
+                    raise
+                log.warning("MIQ(%s) the database is away, next try in %.1f s: %s", type(self).__name__, pause, error)
+            self.database.close()
+            self.heartbeat()
+            self._pause(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads the return of many workers
+            pause = min(RECONNECT[1], pause * 2)
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            sources = [self._wake_r.fileno(), *([self.channel.fileno()] if self.channel is not None else [])]
+            if select.select(sources, [], [], min(left, 1.0))[0]:
+                self._drain_wake()
+            if self.stop_reason is not None:
+                raise ExitNow(0, self.stop_reason)
+            self.heartbeat()
+
+    def _drain_wake(self) -> None:
+        if select.select([self._wake_r], [], [], 0)[0]:
+            self._wake_r.recv(1024)
+        if self.channel is not None and select.select([self.channel.fileno()], [], [], 0)[0]:
+            self._hear_server()
+
+    def _reconnected(self) -> None:
+        """The first statements on a new connection: tell our backend's pid."""
+        self.database.run(
+            "UPDATE miq_workers SET sql_spid = %(spid)s WHERE id = %(id)s",
+            {"spid": self.database.backend_pid, "id": self.place.worker_id},
+        )
+
+    # -- settings ------------------------------------------------------------------------------------------------------
+
+    def number(self, key: str) -> float:
+        """One of this worker type's settings."""
+        return self.settings.worker_number(self.worker_type.settings_path, key)
+
+    def _config_changed(self) -> None:
+        """Every worker hears the change at once; they read it spread over a second."""
+        if self._config_due is None:
+            self._config_due = time.monotonic() + random.uniform(0.0, 1.0)  # noqa: S311 - not a secret
+
+    def _load_config(self) -> None:
+        self._config_due = None
+        self.place = find_place(self.database, self.launch.guid)
+        self.settings = settings_loader.load(
+            self.database,
+            self.home,
+            region_id=self.place.region_id,
+            zone_id=self.place.zone_id,
+            server_id=self.place.server_id,
+        )
+        self.config_loaded()
