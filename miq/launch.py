@@ -6,7 +6,7 @@ everything else in the database by its guid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,36 +14,6 @@ from miq import names
 from miq.db import Database
 from miq.errors import DatabaseError
 from miq.models.worker_types import WorkerType, worker_type
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One worker to be: all that crosses the process border, as JSON."""
-
-    guid: str
-    type_name: str
-    queue_name: str | None
-    dsn: str = field(repr=False)
-    home: str
-    server_pid: int | None = None
-    #: deliver one message (or one pass), then leave
-    once: bool = False
-    #: beat by sd_notify and a liveness file; a supervised worker beats on its channel
-    heartbeat: bool = False
-    #: roles to act under, when they are not the server's active ones (a server that is down has none)
-    roles: Sequence[str] | None = None
-
-    @property
-    def worker_type(self) -> type[WorkerType]:
-        return worker_type(self.type_name)
-
-    @property
-    def ems_id(self) -> int | None:
-        return names.ems_id_of(self.queue_name)
-
-    def as_json(self) -> dict[str, Any]:
-        """For the wire to the mold."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -63,6 +33,45 @@ class Place:
         """As upstream: MIQ, pid, server, worker, zone, class and zone name, cut to 64 characters."""
         ids = (names.compressed_id(each) for each in (self.server_id, self.worker_id, self.zone_id))
         return "|".join(["MIQ", str(pid), *ids, names.short(class_name), self.zone])[:64]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One worker to be: all that crosses the process border, as JSON."""
+
+    guid: str
+    type_name: str
+    queue_name: str | None
+    dsn: str = field(repr=False)
+    home: str
+    server_pid: int | None = None
+    #: deliver one message (or one pass), then leave
+    once: bool = False
+    #: beat by sd_notify and a liveness file; a supervised worker beats on its channel
+    heartbeat: bool = False
+    #: roles to act under, when they are not the server's active ones (a server that is down has none)
+    roles: Sequence[str] | None = None
+    #: what the server knows already, so that a worker need not ask at its birth
+    place: Place | None = None
+    settings: Mapping[str, Any] | None = None
+
+    @property
+    def worker_type(self) -> type[WorkerType]:
+        return worker_type(self.type_name)
+
+    @property
+    def ems_id(self) -> int | None:
+        return names.ems_id_of(self.queue_name)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the wire to the mold."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, message: Mapping[str, Any]) -> Launch:
+        """From the wire."""
+        place = message.get("place")
+        return cls(**{**message, "place": Place(**place) if place else None})
 
 
 def find_place(database: Database, guid: str) -> Place:

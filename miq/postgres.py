@@ -164,10 +164,12 @@ class EmbeddedPostgres:
         if found and found.status == "stopping":
             stop(place)  # somebody else's order; a smart shutdown would wait for our own connections for ever
             found = None
-        adopted = found is not None or answers(place.socket)  # an answer without a pid: it runs in another container
-        process = found.process if found else None if adopted else start(place, log_file)
-        wait_ready(place, process, log_file)
-        return not adopted
+        # A server that answers without a visible pid runs in another container; one that dies meanwhile is replaced.
+        if (found or answers(place.socket)) and wait_ready(place, found.process if found else None):
+            return False
+        if not wait_ready(place, start(place, log_file)):
+            raise _ended(log_file)
+        return True
 
 
 @contextmanager
@@ -280,22 +282,26 @@ def _clear(place: Place) -> None:
         path.unlink(missing_ok=True)
 
 
-def wait_ready(place: Place, process: psutil.Process | None, log_file: Path) -> None:
-    """Return when the server takes connections and has its database. Recovery may take long while the server lives."""
+def wait_ready(place: Place, process: psutil.Process | None) -> bool:
+    """True when the server takes connections and has its database, False when it died. Waits for a long recovery."""
     began = clock.monotonic()
     while True:
         try:
-            return _make_database(place)
+            _make_database(place)
+            return True
         except psycopg.OperationalError as error:
-            if process is not None and not _lives(process):
-                raise _ended(log_file) from None
-            if clock.monotonic() - began > _patience(str(error)):
-                raise PostgresError(f"PostgreSQL on {place.data} does not answer: {last_lines(str(error))}") from None
+            trouble = str(error)
+        if process is not None and not _lives(process):
+            return False
+        if "shutting down" in trouble:
+            stop(place)
+        elif clock.monotonic() - began > _patience(trouble):
+            raise PostgresError(f"PostgreSQL on {place.data} does not answer: {last_lines(trouble)}")
         time.sleep(0.02)
 
 
 def _patience(trouble: str) -> float:
-    if any(words in trouble for words in ("starting up", "recovery", "not yet accepting", "shutting down")):
+    if any(words in trouble for words in ("starting up", "recovery", "not yet accepting")):
         return RECOVERY_LIMIT
     return 0.0 if "FATAL" in trouble else START_LIMIT
 

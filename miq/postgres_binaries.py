@@ -134,11 +134,11 @@ def _account_for_root(home: Home, data_folders: Sequence[Path]) -> Account:
 
 
 def _socket_folder(home: Home, account: Account, data: Path) -> Path:
-    """`run/pg`; the data folder where `run` is closed to the account; below /tmp when the path would be too long."""
+    """`run/pg`; the data folder where `run` is closed to the account; below /tmp when no client could take the path."""
     run = home.path / "run"
     closed = account.is_other and not (run.exists() and account.may_enter(run))
     for folder in [data] if closed else [run / "pg", data]:
-        if len(os.fsencode(folder / SOCKET)) < LONGEST_SOCKET:
+        if len(os.fsencode(folder / SOCKET)) < LONGEST_SOCKET and "," not in str(folder):  # libpq splits at commas
             return folder
     return Path(f"/tmp/miq-{account.uid}-{_digest(home)}")  # noqa: S108  TMPDIR differs between processes
 

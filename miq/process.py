@@ -48,11 +48,12 @@ def set_title(title: str) -> None:
 def start_time(pid: int) -> int | None:
     """Clock ticks since boot at which the process started: with the pid, an identity. None when it is gone or a zombie."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123 - every worker does this at its birth
+            stat = file.read(4096)
     except OSError:
         return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in ("Z", "X") else int(fields[19])
+    fields = stat.rpartition(b")")[2].split()
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def is_same(pid: int | None, started: int | None) -> bool:

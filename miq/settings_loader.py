@@ -6,6 +6,7 @@ Later wins: the shipped file and the providers' defaults, region, zone and serve
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import yaml
@@ -18,12 +19,19 @@ from miq.settings import Settings
 _LEVELS = {"MiqRegion": 0, "Zone": 1, "MiqServer": 2}
 
 
+@cache
 def shipped() -> list[settings.Layer]:
-    """The layers below the database's."""
+    """The layers below the database's; they do not change while the program runs, and the mold has read them for its workers."""
     return [
         settings.read_file(paths.shipped("etc") / "miq.yml"),
         *(record.settings for record in plugins.providers().values()),
     ]
+
+
+@cache
+def defaults() -> Settings:
+    """What is in force before the database and the appliance's own file are read."""
+    return Settings(settings.merge(shipped()))
 
 
 def local(home: paths.Home) -> Settings:

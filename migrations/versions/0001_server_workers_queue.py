@@ -188,15 +188,16 @@ FUNCTIONS = [
     """,
     "CREATE TRIGGER miq_queue_put AFTER INSERT ON miq_queue REFERENCING NEW TABLE AS put"
     " FOR EACH STATEMENT EXECUTE FUNCTION miq_queue_put()",
-    # Who must run changes with managers, their credentials' status and unsupervised workers.
+    # Who must run changes with managers and their credentials' status. By row, so that a statement that changes nothing
+    # tells nobody; PostgreSQL sends equal notifications of one transaction once.
     "CREATE TRIGGER miq_sync AFTER INSERT OR DELETE OR UPDATE OF zone_id, enabled, type ON ext_management_systems"
-    " FOR EACH STATEMENT EXECUTE FUNCTION miq_notify('miq_sync')",
+    " FOR EACH ROW EXECUTE FUNCTION miq_notify('miq_sync')",
     "CREATE TRIGGER miq_sync AFTER INSERT OR DELETE OR UPDATE OF status ON authentications"
-    " FOR EACH STATEMENT EXECUTE FUNCTION miq_notify('miq_sync')",
+    " FOR EACH ROW EXECUTE FUNCTION miq_notify('miq_sync')",
     "CREATE TRIGGER miq_config AFTER INSERT OR UPDATE OR DELETE ON settings_changes"
-    " FOR EACH STATEMENT EXECUTE FUNCTION miq_notify('miq_config')",
+    " FOR EACH ROW EXECUTE FUNCTION miq_notify('miq_config')",
     "CREATE TRIGGER miq_config AFTER INSERT OR UPDATE OR DELETE ON assigned_server_roles"
-    " FOR EACH STATEMENT EXECUTE FUNCTION miq_notify('miq_config')",
+    " FOR EACH ROW EXECUTE FUNCTION miq_notify('miq_config')",
 ]
 
 CHECKS = [

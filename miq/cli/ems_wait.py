@@ -22,7 +22,7 @@ from miq.errors import (
     ProviderError,
     ProviderUnreachable,
 )
-from miq.managers.credentials import Checked, check_now, queue_check
+from miq.managers.credentials import TIMEOUT, Checked, check_now, queue_check
 from miq.managers.rows import find_authentication
 from miq.models import (
     AuthenticationStatus,
@@ -31,12 +31,15 @@ from miq.models import (
     MiqTask,
     MiqWorker,
     ServerStatus,
+    TaskState,
+    TaskStatus,
     WorkerStatus,
 )
 from miq.queue.tasks import find_task, wait_for_task
 from miq.settings import Settings
 
-CHECK_SECONDS = 180.0
+TAKE_SECONDS = 30.0
+CHECK_SECONDS = float(TIMEOUT)
 
 _ERRORS: dict[str | None, type[ProviderError]] = {
     AuthenticationStatus.INVALID: InvalidCredentials,
@@ -74,12 +77,24 @@ def check(database: Database, ems_id: int, settings: Settings) -> Checked:
         task_id = queue_check(session, ems)
     assert task_id is not None
     with progress(f"checking {ems.name}") as tell:
-        task = wait(database, task_id, seconds=CHECK_SECONDS, tell=lambda task: tell(task.state or ""))
+        task = _wait_for_check(database, task_id, lambda task: tell(task.state or ""))
     if task is None:
-        raise MiqError(f"no worker has checked {ems.name} in {CHECK_SECONDS:.0f} s: see `miq queue` and `miq status`")
-    if task.status != "Ok":
+        raise MiqError(f"no worker has checked {ems.name} yet, it waits in the queue: see `miq queue` and `miq status`")
+    if task.status != TaskStatus.OK:
         raise MiqError(f"the check of {ems.name} failed: {task.message}")
     return _found(database, ems_id)
+
+
+def _wait_for_check(database: Database, task_id: int, tell: Callable[[MiqTask], None]) -> MiqTask | None:
+    """Waits longer for one that a worker has taken."""
+    task = wait(database, task_id, seconds=TAKE_SECONDS, tell=tell)
+    if task is not None:
+        return task
+    with database.session() as session:
+        taken = find_task(session, task_id)
+    if taken is None or taken.state == TaskState.QUEUED:
+        return None
+    return wait(database, task_id, seconds=CHECK_SECONDS, tell=tell)
 
 
 def wait(database: Database, task_id: int, *, seconds: float, tell: Callable[[MiqTask], None]) -> MiqTask | None:

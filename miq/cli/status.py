@@ -10,8 +10,10 @@ from typing import Annotated
 
 import typer
 
+from miq import paths
 from miq.cli.connect import local_guid, open_database, settings_of
 from miq.cli.output import AsJson, moment, print_json, print_table
+from miq.cli.server import running_server
 from miq.cli.status_report import Record, Report, read_report
 from miq.cli.status_table import NUMBERS, SERVER_COLUMNS, WORKER_COLUMNS, ending, fold, megabytes
 from miq.db import Database
@@ -29,8 +31,9 @@ def command(
         settings, guids = _servers(database)
         guid = local_guid()
         chosen = guid if guid in guids and not everywhere else None
+        dead = frozenset([guid]) if guid and running_server(paths.home()) is None else frozenset[str]()
         with database.session() as session:
-            report = read_report(session, settings, chosen, LAST_EXITS)
+            report = read_report(session, settings, chosen, last_exits=LAST_EXITS, gone=dead)
     if as_json:
         print_json({"running": report.running, **asdict(report)})
     else:

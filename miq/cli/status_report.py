@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from miq import names, plugins
 from miq.cli.output import columns_of
 from miq.cli.status_table import is_recent, status_word
+from miq.errors import SettingsError
 from miq.models import (
     AssignedServerRole,
     ExtManagementSystem,
@@ -50,10 +51,20 @@ class Report:
         return any(server["running"] for server in self.servers)
 
 
-def read_report(session: Session, settings: dict[int, Settings], guid: str | None, last_exits: int) -> Report:
-    """The report on the server with this guid, or on all. `settings` are each server's own, by its id."""
+def read_report(
+    session: Session,
+    settings: dict[int, Settings],
+    guid: str | None,
+    *,
+    last_exits: int,
+    gone: frozenset[str] = frozenset(),
+) -> Report:
+    """The report on the server with this guid, or on all. `settings` are each server's own, by its id.
+
+    `gone` are guids of servers that are known to have no process, whatever their heartbeat says.
+    """
     report = Report(now=session.scalars(select(func.utc_now())).one(), broken_providers=plugins.broken())
-    zones = dict(session.execute(select(Zone.id, Zone.name)).tuples().all())
+    zones = {zone_id: name for zone_id, name in session.execute(select(Zone.id, Zone.name))}
     servers = {server.id: server for server in session.scalars(select(MiqServer).order_by(MiqServer.id))}
     shown = {key: server for key, server in servers.items() if guid is None or server.guid == guid}
     workers = session.scalars(select(MiqWorker).where(MiqWorker.miq_server_id.in_(shown)).order_by(MiqWorker.id)).all()
@@ -64,6 +75,8 @@ def read_report(session: Session, settings: dict[int, Settings], guid: str | Non
             _server(server, zones, roles.get(server.id, []), len(mine), settings[server.id], report.now)
         )
         report.workers += [_worker(worker, server, zones, settings[server.id]) for worker in mine]
+    for record in report.servers:
+        record["running"] = record["running"] and record["guid"] not in gone
     report.servers.sort(key=lambda row: (row["region"], row["zone"], row["name"] or ""))
     report.workers.sort(key=lambda row: (row["region"], row["zone"], row["server"], row["brief_type"], row["pid"] or 0))
     report.exits = _exits(session, last_exits)
@@ -106,8 +119,16 @@ def _worker(worker: MiqWorker, server: MiqServer, zones: dict[int, str | None], 
         "brief_type": names.brief(worker.type or ""),
         "shown_status": status_word(worker.status),
         "memory": pss if pss is not None else worker.memory_usage,
-        "memory_threshold": settings.worker_number(worker_type(worker.type).settings_path, "memory_threshold"),
+        "memory_threshold": _memory_threshold(worker, settings),
     }
+
+
+def _memory_threshold(worker: MiqWorker, settings: Settings) -> float | None:
+    """The limit in bytes; None for an unknown type or a setting that is not a number: the status comes first."""
+    try:
+        return settings.worker_number(worker_type(worker.type).settings_path, "memory_threshold")
+    except SettingsError:
+        return None
 
 
 def _exits(session: Session, limit: int) -> list[Record]:

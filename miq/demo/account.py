@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from random import Random
+from typing import Any
 
 from miq.demo.changes import Change, Verb
 
@@ -57,27 +58,43 @@ ROLES = {
 
 @dataclass(frozen=True)
 class Machine:
-    """An instance. `launched` and `switched` are the steps that made it and that last started or stopped it."""
+    """An instance, as the changes that would make it as it is now: its launch, and its last start or stop."""
 
-    name: str
-    launched: int
-    image: str
-    type: str
-    zone: str
-    address: str
-    data_gb: int
-    tags: Mapping[str, str]
-    running: bool = True
-    switched: int = 0
+    launch: Change
+    switch: Change | None = None
+
+    @property
+    def name(self) -> str:
+        return self.launch.name
 
     @property
     def role(self) -> str:
         return self.name.rpartition("-")[0]
 
-    def launch(self) -> Change:
-        """The change that makes this machine, as it is now."""
-        values = {name: getattr(self, name) for name in ("image", "type", "zone", "address", "data_gb")}
-        return Change(self.launched, Verb.LAUNCH, self.name, {**values, "tags": dict(self.tags)})
+    @property
+    def running(self) -> bool:
+        return self.switch is None or self.switch.verb is Verb.START
+
+    @property
+    def type(self) -> str:
+        return str(self.launch.values["type"])
+
+    @property
+    def zone(self) -> str:
+        return str(self.launch.values["zone"])
+
+    @property
+    def address(self) -> str:
+        return str(self.launch.values["address"])
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        tags: Mapping[str, str] = self.launch.values["tags"]
+        return tags
+
+    def altered(self, **values: Any) -> Machine:  # noqa: ANN401 - any of the launch's values
+        """As if it had been launched with these values."""
+        return replace(self, launch=replace(self.launch, values={**self.launch.values, **values}))
 
 
 @dataclass(frozen=True)
@@ -92,7 +109,7 @@ class Account:
         machines = dict(self.machines)
         machine = machines.pop(change.name, None)
         if change.verb is Verb.LAUNCH:
-            machine = Machine(change.name, change.step, **change.values)
+            machine = Machine(change)
         elif machine is not None:
             machine = _altered(machine, change)
         if machine is not None:
@@ -103,11 +120,11 @@ class Account:
 def _altered(machine: Machine, change: Change) -> Machine | None:
     match change.verb:
         case Verb.START | Verb.STOP:
-            return replace(machine, running=change.verb is Verb.START, switched=change.step)
+            return replace(machine, switch=change)
         case Verb.TAG:
-            return replace(machine, tags={**machine.tags, change.values["key"]: change.values["value"]})
+            return machine.altered(tags={**machine.tags, change.values["key"]: change.values["value"]})
         case Verb.RESIZE:
-            return replace(machine, type=change.values["type"])
+            return machine.altered(type=change.values["type"])
         case Verb.TERMINATE:
             return None
     return machine
@@ -120,12 +137,8 @@ def account_of(changes: Iterable[Change]) -> Account:
 
 def shortest_log(account: Account) -> list[Change]:
     """The fewest changes that lead to the account; each keeps its step, so the ids stay."""
-    changes = [machine.launch() for machine in account.machines.values()]
-    changes += [
-        Change(machine.switched, Verb.START if machine.running else Verb.STOP, machine.name)
-        for machine in account.machines.values()
-        if machine.switched
-    ]
+    changes = [machine.launch for machine in account.machines.values()]
+    changes += [machine.switch for machine in account.machines.values() if machine.switch]
     # A step is never used twice, even if its machine is gone: it would give the ids of that machine to another one.
     return [*sorted(changes, key=lambda change: change.step), Change(account.step, Verb.SKIP)]
 
@@ -187,8 +200,9 @@ def _launch(account: Account, random: Random, role: str) -> Change:
     kind, step, zone = ROLES[role], account.step + 1, random.choice(list(SUBNETS))
     name = next(each for number in range(1, LARGEST + 2) if (each := f"{role}-{number:02}") not in account.machines)
     tags = {"Role": role} | {key: random.choice(values) for key, values in TAGS.items() if random.random() < 0.8}
-    type_, address = random.choice(kind.types), _free_address(account, zone)
-    return Machine(name, step, kind.image, type_, zone, address, kind.data_gb, tags).launch()
+    values = {"image": kind.image, "type": random.choice(kind.types), "zone": zone, "data_gb": kind.data_gb}
+    values |= {"address": _free_address(account, zone), "tags": tags}
+    return Change(step, Verb.LAUNCH, name, values)
 
 
 def _free_address(account: Account, zone: str) -> str:

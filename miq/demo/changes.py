@@ -1,8 +1,9 @@
 """The changes of the simulated account, and their log: one JSON object a line in MIQ_HOME/demo/changes.jsonl.
 
 The simulator forgets everything when it stops. Replaying the log against a fresh one gives the same account with the
-same ids, because each change is made with random numbers that depend on its step alone. The log is only ever appended
-to, but for `rewrite`, which puts a shorter one that means the same in its place.
+same ids, because each change is made with random numbers that depend on its step alone, and at the time that it was
+made first. The log is only ever appended to, but for `rewrite`, which puts a shorter one that means the same in its
+place.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from miq.errors import UsageError
 
 
 class Verb(StrEnum):
@@ -36,16 +39,19 @@ class Change:
     verb: Verb
     name: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
+    #: seconds since 1970 when it was made, 0 while it is planned
+    at: int = 0
 
     def as_json(self) -> str:
         """One line of the log."""
-        return json.dumps({"step": self.step, "verb": self.verb, "name": self.name, **self.values})
+        return json.dumps({"step": self.step, "at": self.at, "verb": self.verb, "name": self.name, **self.values})
 
     @classmethod
     def from_json(cls, line: str) -> Change:
         """Raises ValueError or KeyError for a line that is no change."""
         values = json.loads(line)
-        return cls(int(values.pop("step")), Verb(values.pop("verb")), values.pop("name"), values)
+        step, at = int(values.pop("step")), int(values.pop("at"))
+        return cls(step, Verb(values.pop("verb")), values.pop("name"), values, at)
 
     def __str__(self) -> str:
         words = [self.verb, self.name]
@@ -63,12 +69,15 @@ class ChangeLog:
         self._path = path
 
     def load(self) -> list[Change]:
-        """Every change, oldest first; none when there is no file yet."""
+        """Every change, oldest first; none when there is no file yet. Raises UsageError for a file that is no log."""
         lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
         if lines and not lines[-1].endswith("\n"):
             lines.pop()
             self._replace("".join(lines))
-        return [Change.from_json(line) for line in lines]
+        try:
+            return [Change.from_json(line) for line in lines]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UsageError(f"{self._path} is no log of changes: remove it, the demo then begins anew") from None
 
     def append(self, change: Change) -> None:
         with self._path.open("a") as file:

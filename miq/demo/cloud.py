@@ -1,12 +1,15 @@
 """Making the changes: the simulated account through its API, and the log of what was done.
 
-Every call carries a header that names its step; the simulator draws all random numbers of that call from it, so a
-replay of the log gives the same ids, whatever else was asked meanwhile. The network, the key pair and the spare volumes
-are the same in every account and have names in place of steps.
+Every call carries two headers that name its step and its time; the simulator draws all random numbers of that call from
+the one and dates what it makes by the other, so a replay of the log gives the same ids, whatever else was asked
+meanwhile. The network, the key pair and the spare volumes are the same in every account and have names in place of
+steps.
 """
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,10 @@ from botocore.config import Config
 
 from miq.demo.account import SUBNETS, Account, account_of, first_changes, next_change, shortest_log
 from miq.demo.changes import Change, ChangeLog
-from miq.demo.simulator import ACCESS_KEY, REGION, SECRET_KEY, SEED_HEADER
+from miq.demo.simulator import ACCESS_KEY, REGION, SECRET_KEY, SEED_HEADER, TIME_HEADER
+
+#: when the network came to be, in seconds since 1970
+AGES_AGO = 1767225600
 
 #: changes in the log from which on it is shortened at the next start
 LONG = 200
@@ -32,8 +38,7 @@ class Cloud:
         self.ids: dict[str, str] = {}
         self._log = ChangeLog(log)
         self._subnets: dict[str, str] = {}
-        self._seed = ""
-        self._calls = 0
+        self._seeded("")
         session = boto3.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION)
         self._ec2: Any = session.client("ec2", endpoint_url=url, config=_TRIES)
         self._ec2.meta.events.register("before-call.ec2", self._mark)
@@ -42,7 +47,7 @@ class Cloud:
         """Make the account as the log says, a new one if there is none; how many changes that took."""
         changes = self._log.load()
         if not changes or len(changes) >= LONG:
-            changes = shortest_log(account_of(changes)) if changes else first_changes()
+            changes = shortest_log(account_of(changes)) if changes else [_now(change) for change in first_changes()]
             self._log.rewrite(changes)
         self._found()
         for change in changes:
@@ -51,7 +56,7 @@ class Cloud:
 
     def step(self) -> Change:
         """Make the next change and log it."""
-        change = next_change(self.account)
+        change = _now(next_change(self.account))
         self._make(change)
         self._log.append(change)
         return change
@@ -59,11 +64,11 @@ class Cloud:
     # -- the calls -----------------------------------------------------------------------------------------------------
 
     def _mark(self, params: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 - botocore's own signature
-        params["headers"][SEED_HEADER] = f"{self._seed}.{self._calls}"
+        params["headers"] |= {SEED_HEADER: f"{self._seed}.{self._calls}", TIME_HEADER: str(self._time)}
         self._calls += 1
 
-    def _seeded(self, seed: object) -> None:
-        self._seed, self._calls = str(seed), 0
+    def _seeded(self, seed: object, at: int = AGES_AGO) -> None:
+        self._seed, self._time, self._calls = str(seed), at, 0
 
     def _found(self) -> None:
         """What is there before the first machine."""
@@ -85,7 +90,7 @@ class Cloud:
             self._ec2.create_volume(AvailabilityZone=f"{REGION}a", Size=50, VolumeType="gp3", TagSpecifications=tags)
 
     def _make(self, change: Change) -> None:
-        self._seeded(change.step)
+        self._seeded(change.step, change.at)
         getattr(self, f"_{change.verb}")(change)
         self.account = self.account.after(change)
 
@@ -126,6 +131,10 @@ class Cloud:
 
     def _skip(self, change: Change) -> None:
         return
+
+
+def _now(change: Change) -> Change:
+    return replace(change, at=int(time.time()))
 
 
 def _tags(kind: str, tags: dict[str, str]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from miq.errors import MiqError
 
 REGION = "us-east-1"
 ACCESS_KEY, SECRET_KEY = "demo", "demo"
-SEED_HEADER = "X-Demo-Seed"
+SEED_HEADER, TIME_HEADER = "X-Demo-Seed", "X-Demo-Time"
 
 IMAGES = Path(__file__).with_name("images.json")
 START_TIMEOUT = 60.0

@@ -1,4 +1,4 @@
-"""The name of an operating system, guessed from text that an image goes by. Pure; the names are the modelled system's."""
+"""The name of an operating system, guessed from text that an image goes by. Pure; names are the modelled system's."""
 
 from __future__ import annotations
 

@@ -186,7 +186,8 @@ class Statements:
             return None
         names = ", ".join(f"f.{name}" for name in ["_n", *self._written])
         refs = ", ".join(f"t.{name}" for name in definition.manager_ref)
-        same = [f"t.{name} = f.{name}" for name in (*definition.manager_ref, "type")]
+        same = [f"t.{name} = f.{name}" for name in definition.manager_ref]
+        same += ["t.type = f.type"] if "type" in definition.columns else []
         former = ["t.former_ems_id = %(ems_id)s"] if definition.reconnect is Reconnect.MANAGER else []
         gone = " AND ".join(["t.ems_id IS NULL", *same, *_fixed(definition, "t"), *former])
         return (

@@ -84,8 +84,12 @@ def _task_of(session: Session, message_id: int, ems: ExtManagementSystem) -> int
 
 def queue_timeout(ems_type: str | None, settings: Settings) -> int:
     """Seconds that a refresh of such a manager may take: `queue_timeout` of its refresh worker."""
-    kind = next(
-        (kind for kind in worker_types().values() if issubclass(kind, BaseRefreshWorker) and kind.manager == ems_type),
-        BaseRefreshWorker,
+    path = next(
+        (
+            kind.settings_path
+            for kind in worker_types().values()
+            if issubclass(kind, BaseRefreshWorker) and kind.manager == ems_type
+        ),
+        (*BaseRefreshWorker.settings_path, "defaults"),
     )
-    return int(settings.worker_number(kind.settings_path, "queue_timeout"))
+    return int(settings.worker_number(path, "queue_timeout"))

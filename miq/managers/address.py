@@ -6,6 +6,7 @@ No secret passes here except a proxy's, which `split_proxy` takes out of the URL
 
 from __future__ import annotations
 
+import difflib
 import ssl
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +30,8 @@ def checked_region(kind: Any, region: str | None) -> str | None:  # noqa: ANN401
             raise UsageError(f"{kind.description} needs a region: --region NAME, e.g. {next(iter(known), 'NAME')}")
         return None
     if known and region not in known:
-        raise UsageError(f"{kind.description} has no region {region!r}; there are: {', '.join(sorted(known))}")
+        near = ", ".join(difflib.get_close_matches(region, known)) or next(iter(known))
+        raise UsageError(f"{kind.description} has no region {region!r}, but {near} ...; `miq ems types --json` has all")
     return region
 
 

@@ -61,7 +61,7 @@ class _Known:
     """The rows around these managers, by manager."""
 
     def __init__(self, session: Session, ids: Sequence[int]) -> None:
-        self.zones = dict(session.execute(select(Zone.id, Zone.name)).tuples().all())
+        self.zones = {zone_id: name for zone_id, name in session.execute(select(Zone.id, Zone.name))}
         self.endpoints = {(row.resource_id, row.role): row for row in _belonging(session, Endpoint, ids)}
         self.authentications = {
             (row.resource_id, row.authtype): row for row in reversed(_belonging(session, Authentication, ids))

@@ -75,7 +75,7 @@ def claim(
         "handler_id": handler.id,
         "queue_name": route.queue_name,
         "zone": route.zone,
-        "roles": list(route.roles),
+        "roles": ",".join(route.roles),  # a string: adapting a list would cost every worker most of a megabyte
         "server_guid": route.server_guid,
         "max_priority": route.max_priority,
         "limit": limit,

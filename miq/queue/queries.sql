@@ -10,7 +10,7 @@ WITH next AS MATERIALIZED (
        AND queue_name = %(queue_name)s
        AND priority <= %(max_priority)s
        AND (zone IS NULL OR zone = %(zone)s)
-       AND (role IS NULL OR role = ANY(%(roles)s))
+       AND (role IS NULL OR role = ANY(string_to_array(%(roles)s, ',')))
        AND (server_guid IS NULL OR server_guid = %(server_guid)s)
        AND (deliver_on IS NULL OR deliver_on <= coalesce(%(now)s::timestamp, utc_now()))
        AND (expires_on IS NULL OR expires_on > coalesce(%(now)s::timestamp, utc_now()))

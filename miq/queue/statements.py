@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from pathlib import Path
 
 
-@cache
 def _load() -> dict[str, str]:
     parts = re.split(r"^-- name: (\w+)$", Path(__file__).with_name("queries.sql").read_text(), flags=re.MULTILINE)
     bodies = [
@@ -16,6 +14,10 @@ def _load() -> dict[str, str]:
     return dict(zip(parts[1::2], bodies, strict=True))
 
 
+#: read at import, so that workers share what the mold has read
+STATEMENTS = _load()
+
+
 def statement(name: str) -> str:
     """The statement of that name, its comments taken out."""
-    return _load()[name]
+    return STATEMENTS[name]

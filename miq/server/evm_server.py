@@ -26,7 +26,8 @@ from miq import __version__, names, process, settings_loader, systemd
 from miq.channel import Channel
 from miq.clock import utc
 from miq.db import Database, check_schema, move
-from miq.models import MiqRegion, MiqServer, ServerStatus, WorkerStatus, Zone
+from miq.launch import Place
+from miq.models import MiqRegion, ServerStatus, WorkerStatus, Zone
 from miq.models.miq_server import SERVER_MOVES
 from miq.paths import Home
 from miq.postgres import EmbeddedPostgres
@@ -128,7 +129,7 @@ class EvmServer:
 
     def _start_record(self) -> None:
         """Seed, take our row, assign and activate roles, clear what an earlier run left."""
-        guid = seeding.own_guid(self.home.guid_file)
+        guid = self.guid = seeding.own_guid(self.home.guid_file)
         with self.database.session() as session:
             self.key = seeding.check_key(session, self.home.key_file)
             seeding.seed(session, self.key)
@@ -137,8 +138,9 @@ class EvmServer:
             zone = session.get(Zone, self.zone_id)
             self.zone = (zone.name if zone else None) or "default"
             self.region_id = session.query(MiqRegion.id).limit(1).scalar()
+            session.flush()
             move(
-                session, MiqServer, self.server_id, ServerStatus.STARTING, SERVER_MOVES,
+                self.database, "miq_servers", self.server_id, ServerStatus.STARTING, SERVER_MOVES,
                 started_on=utc(), last_heartbeat=utc(), stopped_on=None, pid=os.getpid(), version=__version__,
                 build=__version__, is_master=False, sql_spid=self.database.backend_pid, hostname=socket.gethostname(),
                 memory_usage=None, percent_cpu=None, cpu_time=None,
@@ -147,8 +149,9 @@ class EvmServer:
         self.database.rename(self._application_name())
         process.set_title("MIQ Server")
         self.supervisor = Supervisor(
-            self.home, self.database, self.server_id, self.strategy, self.settings, self._watch, self._unwatch
-        )
+            self.home, self.database, self.server_id, self.strategy, self.settings,
+            self._place_of, self._watch, self._unwatch,
+        )  # fmt: skip
         self._load_settings()
         self.supervisor.clear_leftovers()
         self.supervisor.remember_back_offs()
@@ -160,13 +163,17 @@ class EvmServer:
         log.info("MIQ(MiqServer#start) started, id [%s], guid [%s], version %s", self.server_id, guid, __version__)
         self._make_steps()
 
+    def _place_of(self, worker_id: int) -> Place:
+        return Place(
+            worker_id, self.server_id, self.guid, "EVM", self.zone_id, self.zone, self.region_id, self.active_roles
+        )
+
     def _application_name(self) -> str:
         ids = (names.compressed_id(self.server_id), "-", names.compressed_id(self.zone_id))
         return "|".join(["MIQ", str(os.getpid()), *ids, "Server", self.zone])[:64]
 
     def _set_status(self, status: ServerStatus, **values: Any) -> None:  # noqa: ANN401 - columns of the row
-        with self.database.session() as session:
-            move(session, MiqServer, self.server_id, status, SERVER_MOVES, **values)
+        move(self.database, "miq_servers", self.server_id, status, SERVER_MOVES, **values)
 
     def _make_steps(self) -> None:
         def every(name: str) -> Callable[[], float]:

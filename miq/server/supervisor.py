@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from miq import process
 from miq.channel import Channel, InHand, Slot
 from miq.db import Database
-from miq.launch import Launch
+from miq.launch import Launch, Place
 from miq.models import WorkerStatus
 from miq.models.worker_types import WorkerType, worker_type, worker_types
 from miq.paths import Home
@@ -55,6 +55,8 @@ class Supervisor:
     server_id: int
     strategy: ProcessStrategy
     settings: Settings
+    #: the place of a worker with this row id
+    place_of: Callable[[int], Place]
     watch: Callable[[Channel, Child], None]
     unwatch: Callable[[Channel], None]
     children: Children = field(default_factory=Children)
@@ -115,7 +117,10 @@ class Supervisor:
         worker_id, guid = rows.create_worker(self.database, self.server_id, key)
         child = Child(guid, worker_id, *key, born=time.monotonic())
         self.children.add(child)
-        launch = Launch(guid, *key, dsn=self.database.dsn, home=str(self.home.path))
+        launch = Launch(
+            guid, *key, dsn=self.database.dsn, home=str(self.home.path),
+            place=self.place_of(worker_id), settings=self.settings.values,
+        )  # fmt: skip
         channel = self.strategy.start(launch.as_json())
         self.wires[guid] = Wires(channel, Slot(self.home.slots / guid))
         self.watch(channel, child)

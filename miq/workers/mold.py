@@ -8,7 +8,6 @@ Workers are forked twice, so that they become children of the server, which is t
 
 from __future__ import annotations
 
-import array
 import gc
 import importlib
 import json
@@ -20,11 +19,16 @@ import sys
 import time
 from typing import Any, NoReturn
 
+import psycopg
+from sqlalchemy.orm import configure_mappers
+
 from miq import log as logs
-from miq import paths, plugins, process
+from miq import paths, plugins, process, settings_loader
 from miq.channel import Channel
+from miq.db import Database
 from miq.launch import Launch
 from miq.models.worker_types import worker_types
+from miq.queue.methods import load_methods
 
 log = logging.getLogger("miq.workers.mold")
 
@@ -52,6 +56,10 @@ def main(argv: list[str]) -> int:
 def preload(extra: list[str]) -> dict[str, str]:
     """Import runners, SDKs and the extra modules; what does not import is named with its error and left out."""
     broken: dict[str, str] = {}
+    load_methods()
+    configure_mappers()
+    touch_database_client()
+    settings_loader.defaults()
     for name, kind in worker_types().items():
         _attempt(broken, name, kind.runner_class)
     for record in plugins.providers().values():
@@ -62,6 +70,14 @@ def preload(extra: list[str]) -> dict[str, str]:
     for module in extra:
         _attempt(broken, module, lambda module=module: _touch(module))
     return broken
+
+
+def touch_database_client() -> None:
+    """Run the client's code once, against a server that cannot be there: what it imports lazily is shared then."""
+    try:
+        Database("host=/nonexistent dbname=miq").run("SELECT 1")
+    except psycopg.OperationalError:
+        return
 
 
 def _touch(module: str) -> None:
@@ -88,36 +104,39 @@ def freeze() -> None:
 
 
 def serve(wire: socket.socket, server_pid: int) -> None:
-    """Fork one worker per message, until end-of-file."""
-    descriptors = array.array("i")
-    space = socket.CMSG_SPACE(descriptors.itemsize)
+    """Fork one worker per message, until end-of-file.
+
+    As little as possible happens here between two forks: a page that the mold touches is shared by no two workers.
+    """
     while True:
-        data, ancillary, _, _ = wire.recvmsg(65536, space)
+        data, descriptors, _, _ = socket.recv_fds(wire, 65536, 1)
         if not data:
             return
-        for _, _, payload in ancillary:
-            descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
-        end = descriptors.pop()
         try:
-            fork_worker(json.loads(data), end, wire, server_pid)
+            fork_worker(data, descriptors[0], wire, server_pid)
         except OSError as error:
-            wire.send(json.dumps({"kind": "failed", "guid": json.loads(data)["guid"], "error": str(error)}).encode())
-        finally:
-            os.close(end)
+            _refuse(wire, data, error)
+        os.close(descriptors[0])
 
 
-def fork_worker(message: dict[str, Any], end: int, wire: socket.socket, server_pid: int) -> None:
-    """Fork, and fork again; the process in the middle leaves at once and is waited for here."""
+def _refuse(wire: socket.socket, data: bytes, error: OSError) -> None:
+    wire.send(json.dumps({"kind": "failed", "guid": json.loads(data)["guid"], "error": str(error)}).encode())
+
+
+def fork_worker(data: bytes, end: int, wire: socket.socket, server_pid: int) -> None:
+    """Fork, and fork again; the process in the middle leaves at once and is waited for here. Raises OSError."""
     middle = os.fork()
     if middle:
-        os.waitpid(middle, 0)
+        _, status = os.waitpid(middle, 0)
+        if status:
+            raise BlockingIOError("the second fork failed")
         return
     try:
         if os.fork():
             os._exit(0)
     except OSError:
         os._exit(1)
-    be_worker(message, end, wire, server_pid)
+    be_worker(json.loads(data), end, wire, server_pid)
 
 
 def be_worker(message: dict[str, Any], end: int, wire: socket.socket, server_pid: int) -> NoReturn:
@@ -128,12 +147,11 @@ def be_worker(message: dict[str, Any], end: int, wire: socket.socket, server_pid
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        channel = Channel(socket.socket(fileno=os.dup(end)))
-        os.close(end)
+        channel = Channel(socket.socket(fileno=end))
         if _adopted(server_pid):
             channel.send("forked", pid=os.getpid(), pid_start=process.start_time(os.getpid()))
             gc.enable()
-            launch = Launch(**message)
+            launch = Launch.from_json(message)
             code = launch.worker_type.runner_class()(launch, channel).start()
     except BaseException:
         log.error("MIQ(Mold.be_worker) %s", message.get("type_name"), exc_info=True)

@@ -32,6 +32,7 @@ from miq.launch import Launch, Place, find_place
 from miq.models import MiqWorker, WorkerStatus
 from miq.models.miq_worker import WORKER_MOVES
 from miq.models.worker_types import WorkerType
+from miq.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class WorkerBase:
         self.worker_type: type[WorkerType] = launch.worker_type
         self.ems_id = launch.ems_id
         self.database = Database(launch.dsn, "MIQ", connect_timeout=5)
-        self.settings = settings_loader.local(self.home)
+        self.settings = settings_loader.defaults()
         self.slot = Slot(self.home.slots / launch.guid)
         self.place: Place
         self.stop_reason: str | None = None
@@ -93,16 +94,16 @@ class WorkerBase:
         signal.signal(signal.SIGINT, asked)
 
     def _prepare(self) -> None:
-        self.place = self._with_database(lambda: find_place(self.database, self.launch.guid))
-        self.database.rename(self.place.application_name(os.getpid(), self.worker_type.name))
-        self._set_status(
-            WorkerStatus.STARTING,
-            started_on=utc(),
-            pid=os.getpid(),
-            pid_start=process.start_time(os.getpid()),
-        )
+        self.place = self.launch.place or self._with_database(lambda: find_place(self.database, self.launch.guid))
+        self.database.application_name = self.place.application_name(os.getpid(), self.worker_type.name)
+        self.database.close()
+        self._with_database(self._write_starting)
         process.set_title(self.title())
-        self._load_config()
+        if self.launch.settings is None:
+            self._load_config()
+        else:
+            self.settings = Settings(self.launch.settings)
+            self.config_loaded()
         self.after_initialize()
         self.database.listen("miq_config", self._config_changed)
         self._set_status(WorkerStatus.STARTED)
@@ -110,18 +111,21 @@ class WorkerBase:
         systemd.notify("READY=1")
         log.info("MIQ(%s#start) %s", type(self).__name__, self.describe())
 
+    def _write_starting(self) -> None:
+        pid = os.getpid()
+        self._set_status(WorkerStatus.STARTING, started_on=utc(), pid=pid, pid_start=process.start_time(pid))
+
     def _set_status(self, status: WorkerStatus, **values: Any) -> None:  # noqa: ANN401 - columns of the row
-        with self.database.session() as session:
-            move(
-                session,
-                MiqWorker,
-                self.place.worker_id,
-                status,
-                WORKER_MOVES,
-                last_heartbeat=utc(),
-                sql_spid=self.database.backend_pid,
-                **values,
-            )
+        move(
+            self.database,
+            "miq_workers",
+            self.place.worker_id,
+            status,
+            WORKER_MOVES,
+            last_heartbeat=utc(),
+            sql_spid=self.database.backend_pid,
+            **values,
+        )
 
     def title(self) -> str:
         """The process title; `MIQ:` is what marks a worker."""

@@ -1,7 +1,7 @@
 """An AWS that answers over HTTP: moto's server, a process of its own on a free port of the loopback.
 
-`with moto_server() as url` waits until it answers and ends it by its pid. `client()` is a bare SDK client for setting up an
-account; `Account` makes what tests need in it.
+`with moto_server() as url` waits until it answers and ends it by its pid. `client()` is a bare SDK client for setting
+up an account.
 """
 
 from __future__ import annotations
@@ -78,7 +78,14 @@ def client(url: str, service: str = "ec2", region: str = REGION) -> Any:  # noqa
     )
 
 
-def run_instances(ec2: Any, image: str, count: int = 1, *, kind: str = "t3.micro", name: str | None = None) -> list[str]:  # noqa: ANN401
+def run_instances(
+    ec2: Any,  # noqa: ANN401 - botocore makes its clients' classes at run time
+    image: str,
+    count: int = 1,
+    *,
+    kind: str = "t3.micro",
+    name: str | None = None,
+) -> list[str]:
     """Start instances; their ids."""
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": name}]}] if name else []
     answer = ec2.run_instances(ImageId=image, InstanceType=kind, MinCount=count, MaxCount=count, TagSpecifications=tags)

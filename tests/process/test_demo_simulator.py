@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from miq.demo.account import next_change
 from miq.demo.cloud import Cloud
 from miq.demo.simulator import ACCESS_KEY, REGION, SECRET_KEY, Simulator
 
-VOLATILE = {"LaunchTime", "AttachTime", "CreateTime", "StateTransitionReason", "ResponseMetadata", "StartTime"}
+CALL = {"ResponseMetadata"}
+#: when a machine was launched, and its disks with it
+TIMES = {"LaunchTime", "AttachTime", "CreateTime", "StateTransitionReason"}
 
 
 @contextmanager
@@ -41,22 +44,22 @@ def reader(url: str) -> Any:  # noqa: ANN401 - botocore's client
     return session.client("ec2", endpoint_url=url)
 
 
-def stable(value: Any) -> Any:  # noqa: ANN401 - an answer, at any depth
-    """Without what tells the time."""
+def cut(value: Any, keys: set[str]) -> Any:  # noqa: ANN401 - an answer, at any depth
+    """Without these keys."""
     if isinstance(value, dict):
-        return {key: stable(each) for key, each in value.items() if key not in VOLATILE}
-    return [stable(each) for each in value] if isinstance(value, list) else value
+        return {key: cut(each, keys) for key, each in value.items() if key not in keys}
+    return [cut(each, keys) for each in value] if isinstance(value, list) else value
 
 
 def everything(url: str) -> dict[str, Any]:
     """The whole account, terminated machines left out, for the real service forgets them too."""
     ec2 = reader(url)
     calls = ("vpcs", "subnets", "images", "volumes", "key_pairs", "security_groups")
-    account = {call: stable(getattr(ec2, f"describe_{call}")()) for call in calls}
+    account = {call: cut(getattr(ec2, f"describe_{call}")(), CALL) for call in calls}
     living = [{"Name": "instance-state-name", "Values": ["running", "stopped"]}]
     reservations = ec2.describe_instances(Filters=living)["Reservations"]
     account["instances"] = sorted(
-        (stable(each["Instances"][0]) for each in reservations), key=lambda each: each["InstanceId"]
+        (cut(each["Instances"][0], CALL) for each in reservations), key=lambda each: each["InstanceId"]
     )
     return account
 
@@ -91,7 +94,7 @@ def test_two_new_accounts_are_the_same(tmp_path: Path) -> None:
             print(f"seeded in {time.monotonic() - began:.1f} s")
             found.append(everything(running.url))
     assert len(found[0]["instances"]) > 20
-    assert found[0] == found[1]
+    assert cut(found[0], TIMES) == cut(found[1], TIMES)
 
 
 def test_a_replay_gives_the_same_account_though_others_asked_meanwhile(tmp_path: Path) -> None:
@@ -124,7 +127,7 @@ def test_a_long_log_is_shortened_and_means_the_same(tmp_path: Path, monkeypatch:
         assert again.account == account.account
         assert everything(running.url) == first
         # and it goes on as the first would have
-        assert again.step() == next_change(account.account)
+        assert replace(again.step(), at=0) == next_change(account.account)
 
 
 def test_a_taken_port_is_replaced(tmp_path: Path) -> None:

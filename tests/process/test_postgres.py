@@ -16,10 +16,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import psutil
 import psycopg
@@ -32,6 +32,7 @@ from miq.paths import CHECKOUT, Home
 from miq.postgres import EmbeddedPostgres
 
 AS_ROOT = os.geteuid() == 0
+Answer = TypeVar("Answer")
 
 PROLOGUE = """
 import os, signal, sys
@@ -86,7 +87,8 @@ def folder() -> Iterator[Path]:
     yield path
     for process in servers_below(path):
         process.kill()
-    shutil.rmtree(path, ignore_errors=True)
+    assert eventually(lambda: not servers_below(path))
+    shutil.rmtree(path)
 
 
 @pytest.fixture
@@ -96,13 +98,16 @@ def home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 
 def servers_below(folder: Path) -> list[psutil.Process]:
+    return ask_servers(folder, lambda process: process)
+
+
+def ask_servers(folder: Path, question: Callable[[psutil.Process], Answer]) -> list[Answer]:
+    """The answers of all server processes at work below the folder; they come and go meanwhile."""
     found = []
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.Error):
             if process.name() == "postgres" and process.cwd().startswith(f"{folder}/"):
-                found.append(process)
-        except psutil.Error:
-            continue
+                found.append(question(process))
     return found
 
 
@@ -188,8 +193,7 @@ def test_a_killed_user_is_not_counted(home: Home) -> None:
 def test_two_processes_race_for_the_first_start(home: Home) -> None:
     with Holder(home) as one, Holder(home) as two:
         assert one.line() == two.line() != ""
-        postmasters = [p for p in servers_below(home.path) if "-D" in p.cmdline()]
-        assert len(postmasters) == 1
+        assert ask_servers(home.path, lambda process: "-D" in process.cmdline()).count(True) == 1
         assert (one.leave(), two.leave()) == (0, 0)
     assert servers_below(home.path.parent) == []
 
@@ -265,6 +269,8 @@ process.become_subreaper()
 postgres.acquire()
 dead = postgres.postmaster_pid()
 os.kill(dead, signal.SIGKILL)  # its zombie stays: nobody waits for it
+while postgres.is_running():
+    pass
 print(postgres.ensure_running(), Path(f"/proc/{dead}").exists(), flush=True)
 postgres.release()
 print(postgres.is_running(), flush=True)
@@ -376,13 +382,17 @@ def test_a_long_home_gets_a_short_socket(folder: Path, home: Home) -> None:
 
 
 def test_a_home_with_a_comma_a_blank_and_a_percent_sign(folder: Path, home: Home) -> None:
-    with EmbeddedPostgres(Home(folder / 'a, b%20 "c"')) as dsn:
-        assert query(dsn, "SELECT 1") == [(1,)]
+    for name in ('a b%20 "c"', "a,b"):
+        odd = Home(folder / name)
+        with EmbeddedPostgres(odd) as dsn:
+            assert query(dsn, "SELECT 1") == [(1,)]
+        if binaries.locate(odd).socket_folder.parent == Path("/tmp"):
+            binaries.locate(odd).socket_folder.rmdir()
 
 
 def test_no_tcp_port_and_the_settings_we_rely_on(home: Home) -> None:
     with EmbeddedPostgres(home) as dsn:
-        assert [p.net_connections("inet") for p in servers_below(home.path.parent) if p.net_connections("inet")] == []
+        assert not any(ask_servers(home.path.parent, lambda process: process.net_connections("inet")))
         names = ("listen_addresses", "timezone", "log_timezone", "max_connections", "unix_socket_permissions")
         shown = [query(dsn, f"SHOW {name}")[0][0] for name in names]
         assert shown == ["", "UTC", "UTC", "600", "0700"]
@@ -428,7 +438,7 @@ def test_the_postmaster_has_a_session_of_its_own(home: Home) -> None:
 @pytest.mark.root
 def test_no_process_of_it_is_root(home: Home) -> None:
     with EmbeddedPostgres(home):
-        users = {process.uids().real for process in servers_below(home.path.parent)}
+        users = set(ask_servers(home.path.parent, lambda process: process.uids().real))
         assert users == {binaries.locate(home).account.uid}
         assert 0 not in users
         assert (home.path / "run").stat().st_uid == 0, "only the data, the socket and the log are given away"
@@ -478,7 +488,7 @@ def test_the_owner_of_the_home_runs_it(folder: Path, home: Home) -> None:
     home.path.mkdir()
     os.chown(home.path, owner.pw_uid, owner.pw_gid)
     with EmbeddedPostgres(home):
-        assert {process.uids().real for process in servers_below(folder)} == {owner.pw_uid}
+        assert set(ask_servers(folder, lambda process: process.uids().real)) == {owner.pw_uid}
 
 
 @pytest.mark.root

@@ -278,3 +278,15 @@ def test_the_server_tells_the_service_manager(dsn: str, home_path: Path, tmp_pat
                 seen.add(manager.recv(100))
             assert server.process.wait(20) == 0
             assert server.workers() == []
+
+
+def test_workers_share_the_molds_memory(server: Appliance) -> None:
+    """The guard of the mold: without a frozen heap, or with a lazy import left in the workers, each costs tens of MB."""
+    time.sleep(1)
+    for _, type_name, _, pid, _ in server.wait_for_workers(3):
+        own = sum(
+            int(line.split()[1])
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            if line.startswith(("Private_Dirty:", "Private_Clean:"))
+        )
+        assert own < 9 * 1024, f"{type_name} has {own} kB of its own"

@@ -6,6 +6,8 @@ import ipaddress
 import json
 from pathlib import Path
 
+import pytest
+
 from miq.demo.account import (
     LARGEST,
     ROLES,
@@ -20,6 +22,7 @@ from miq.demo.account import (
 )
 from miq.demo.changes import Change, ChangeLog, Verb
 from miq.demo.simulator import IMAGES
+from miq.errors import UsageError
 
 
 def life(steps: int) -> list[Change]:
@@ -116,6 +119,13 @@ def test_rewriting_the_log_replaces_it(tmp_path: Path) -> None:
     short = shortest_log(account_of(log.load()))
     log.rewrite(short)
     assert log.load() == short
+
+
+@pytest.mark.parametrize("line", ["{}", "[1]", "7", "what?", '{"step": 1, "at": 1, "verb": "fly", "name": "web-01"}'])
+def test_a_file_that_is_no_log_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "changes.jsonl").write_text(line + "\n")
+    with pytest.raises(UsageError, match=r"changes\.jsonl"):
+        ChangeLog(tmp_path / "changes.jsonl").load()
 
 
 def test_an_unknown_machine_is_left_alone() -> None:

@@ -11,7 +11,7 @@ import logging
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -165,10 +165,12 @@ def check(spec: ConnectionSpec) -> None:
 
 def explain(error: Exception, spec: ConnectionSpec) -> ProviderError:
     """What its user can act on, in one line without secrets."""
-    line = _line(error, spec)
+    line = _line(str(error), spec) or type(error).__name__
     match error:
         case exceptions.ClientError():
-            return _explain_answer(error.response.get("Error", {}), line)
+            answer = error.response["Error"]
+            code = answer.get("Code", "")
+            return _explain_answer(code, f"{code}: {_line(answer.get('Message', ''), spec)}")
         case exceptions.NoCredentialsError() | exceptions.PartialCredentialsError():
             return IncompleteCredentials("Missing credentials")
         case exceptions.SSLError() if "CERTIFICATE_VERIFY_FAILED" in line:
@@ -184,8 +186,7 @@ def explain(error: Exception, spec: ConnectionSpec) -> ProviderError:
     return ProviderError(f"Unexpected response returned from system: {line}")
 
 
-def _explain_answer(answer: Mapping[str, Any], line: str) -> ProviderError:
-    code = answer.get("Code", "")
+def _explain_answer(code: str, line: str) -> ProviderError:
     if code in _SIGNATURE:
         return InvalidCredentials("SignatureMismatch - check your AWS Secret Access Key and signing method")
     if code in _REFUSED:
@@ -193,12 +194,12 @@ def _explain_answer(answer: Mapping[str, Any], line: str) -> ProviderError:
     return ProviderError(f"Unexpected response returned from system: {line}")
 
 
-def _line(error: Exception, spec: ConnectionSpec) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+def _line(text: str, spec: ConnectionSpec) -> str:
+    line = " ".join(text.split())
     proxy = urlsplit(spec.http_proxy).password if spec.http_proxy else None
     for secret in (spec.credentials.password, proxy):
-        text = text.replace(secret, "********") if secret else text
-    return text
+        line = line.replace(secret, "********") if secret else line
+    return line
 
 
 # -- the mold ----------------------------------------------------------------------------------------------------------

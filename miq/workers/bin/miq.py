@@ -10,3 +10,7 @@ from miq.cli.app import main as run
 def main() -> None:
     """Entry point."""
     sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ import os
 import sys
 
 from miq import __version__, log, paths, settings_loader
+from miq.db import normal_dsn
 from miq.errors import UsageError
 from miq.postgres import EmbeddedPostgres
 from miq.server.evm_server import EvmServer
@@ -33,7 +34,7 @@ def _serve(terminal: bool) -> int:
     log.configure(home.log_file, settings.get("log.level", "info"), terminal=terminal)
     dsn = os.environ.get("DATABASE_URL")
     if dsn:
-        return EvmServer(home, dsn, None).run()
+        return EvmServer(home, normal_dsn(dsn), None).run()
     postgres = EmbeddedPostgres(home)
     try:
         return EvmServer(home, postgres.acquire(), postgres).run()

@@ -19,7 +19,7 @@ from sqlalchemy import select
 
 from miq import __version__, log, names, paths, process, settings_loader
 from miq.channel import InHand, Slot
-from miq.db import Database, check_schema
+from miq.db import Database, check_schema, normal_dsn
 from miq.errors import MiqError, UnknownManager, UsageError
 from miq.launch import Launch
 from miq.models import AssignedServerRole, ExtManagementSystem, MiqServer, MiqWorker, ServerRole, WorkerStatus
@@ -111,7 +111,7 @@ def _with_database(kind: type[WorkerType], options: argparse.Namespace) -> int:
 def _database_dsn(home: Home) -> Iterator[str]:
     """The outside database, or the embedded one for as long as we need it."""
     if dsn := os.environ.get("DATABASE_URL"):
-        yield dsn
+        yield normal_dsn(dsn)
         return
     postgres = EmbeddedPostgres(home)
     dsn = postgres.acquire()

@@ -1,0 +1,20 @@
+"""The SDKs of the providers to come, for the mold to preload, so that workers are measured with every one of them loaded.
+
+`warm()` touches what they import lazily, as a provider's own connection module does.
+"""
+
+from __future__ import annotations
+
+import kubernetes.client
+import pyVmomi
+
+
+def warm() -> None:
+    """Touch one client of each."""
+    kubernetes.client.CoreV1Api()
+    kubernetes.client.V1Pod()
+    assert pyVmomi.vim.VirtualMachine
+
+
+if __name__ == "__main__":
+    warm()
