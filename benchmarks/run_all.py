@@ -1,4 +1,7 @@
-"""`make bench`: every benchmark, or those of one issue, one after the other, and a table of their figures at the end."""
+"""`make bench`.
+
+every benchmark, or those of one issue, one after the other, and a table of their figures at the end.
+"""
 
 from __future__ import annotations
 

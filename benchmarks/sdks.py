@@ -1,4 +1,4 @@
-"""The SDKs of the providers to come, for the mold to preload, so that workers are measured with every one of them loaded.
+"""The SDKs of the providers to come, for the mold to preload: workers are measured with every one of them loaded.
 
 `warm()` touches what they import lazily, as a provider's own connection module does.
 """
@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import kubernetes.client
-import pyVmomi
+from pyVmomi import vim
 
 
 def warm() -> None:
     """Touch one client of each."""
     kubernetes.client.CoreV1Api()
     kubernetes.client.V1Pod()
-    assert pyVmomi.vim.VirtualMachine
+    assert vim.VirtualMachine
 
 
 if __name__ == "__main__":

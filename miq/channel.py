@@ -3,7 +3,8 @@
 Channel: a SOCK_SEQPACKET pair made before the fork. The worker says `forked`, `started`, `heartbeat`; the server says
 `stop`; end-of-file means death. Sends never block: a full channel is news for the caller, not a stall.
 Slot: one page of a file that both map, where the worker notes the message in hand before it starts it. It costs
-a fraction of a microsecond, needs no system call, and outlives both processes, so that the sweep knows what was running.
+a fraction of a microsecond, needs no system call, and outlives both processes, so that the sweep knows what was
+running.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ class Channel:
 
 @dataclass(frozen=True)
 class InHand:
-    """What a worker is doing: the message, when it has to be over (CLOCK_MONOTONIC seconds), whether it may run again."""
+    """What a worker is doing.
+
+    the message, when it has to be over (CLOCK_MONOTONIC seconds), whether it may run again.
+    """
 
     message_id: int
     deadline: float

@@ -1,4 +1,7 @@
-"""Time, in the two kinds that are used: `utc()` for columns (naive UTC, as the schema has it), `monotonic()` for waiting."""
+"""Time, in the two kinds that are used.
+
+`utc()` for columns (naive UTC, as the schema has it), `monotonic()` for waiting.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The database of one process: one connection, sessions over it, its notifications, migrations, and `move()`.
 
 A process has exactly one connection (a PostgreSQL backend costs over a megabyte): statements of the queue and COPYs run
-on it directly, ORM sessions borrow it. It is made on first use, after any fork, and anew when it was lost; whoever loses it
-in mid-work gets psycopg's or SQLAlchemy's OperationalError and decides.
+on it directly, ORM sessions borrow it. It is made on first use, after any fork, and anew when it was lost; whoever
+loses it in mid-work gets psycopg's or SQLAlchemy's OperationalError and decides.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def normal_dsn(dsn: str) -> str:
         text = f"postgresql://{rest}"
     try:
         psycopg.conninfo.conninfo_to_dict(text)
-    except psycopg.ProgrammingError as error:
+    except psycopg.ProgrammingError:
+        # What the library says of it quotes it, the password too.
         raise DatabaseError(
-            f"DATABASE_URL is not a PostgreSQL address ({_first_line(error)}); "
-            "write postgresql://USER@HOST:PORT/DATABASE"
+            "DATABASE_URL is not a PostgreSQL address: write postgresql://USER@HOST:PORT/DATABASE"
         ) from None
     return text
 
@@ -55,7 +55,8 @@ def _first_line(error: BaseException) -> str:
 class Database:
     """This process's connection to the database.
 
-    `dsn` is what `normal_dsn` made of the user's. `statement_timeout` and `lock_timeout` are seconds, None for no limit. `application_name` is cut at 63 bytes by the
+    `dsn` is what `normal_dsn` made of the user's. `statement_timeout` and `lock_timeout` are seconds, None for no
+    limit. `application_name` is cut at 63 bytes by the
     server.
     """
 
@@ -80,7 +81,10 @@ class Database:
 
     @property
     def connection(self) -> psycopg.Connection[Row]:
-        """The live connection, made when there is none. Raises psycopg.OperationalError when the server is out of reach."""
+        """The live connection, made when there is none.
+
+        Raises psycopg.OperationalError when the server is out of reach.
+        """
         if self._connection is None or self._connection.closed or self._connection.broken:
             self._connect()
         assert self._connection is not None
@@ -93,8 +97,9 @@ class Database:
         return self._connection if usable else None
 
     def _connect(self) -> None:
-        """By libpq's own blocking connect: the wrapper's Python way there would cost every worker more than a megabyte of
-        pages that it shares with the mold."""
+        """By libpq's own blocking connect: the wrapper's way there, in Python, costs every worker a megabyte of pages that
+        it would share with the mold.
+        """
         self.close()
         pgconn = PGconn.connect(self._conninfo().encode())
         if pgconn.status != ConnStatus.OK:
@@ -230,7 +235,8 @@ def move(
 ) -> None:
     """The one way a status changes: only from where `moves` allows, in one statement. Raises IllegalMove.
 
-    Plain SQL, not the ORM: every worker does this at its birth, and the ORM's machinery would cost each of them megabytes.
+    Plain SQL, not the ORM: every worker does this at its birth, and the ORM's machinery would cost each of them
+    megabytes.
     """
     columns = "".join(f", {name} = %({name})s" for name in values)
     allowed = ", ".join(f"'{each}'" for each in moves[to])

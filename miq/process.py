@@ -1,6 +1,7 @@
 """What the kernel knows of a process: identity that survives pid reuse, parentage, memory, the end.
 
-Linux only where it must be (`prctl`, `pidfd`); every function is a thin, typed call that either answers or raises OSError.
+Linux only where it must be (`prctl`, `pidfd`); every function is a thin, typed call that either answers or raises
+OSError.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ def set_title(title: str) -> None:
 
 
 def start_time(pid: int) -> int | None:
-    """Clock ticks since boot at which the process started: with the pid, an identity. None when it is gone or a zombie."""
+    """Clock ticks since boot at which the process started.
+
+    with the pid, an identity. None when it is gone or a zombie.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123 - every worker does this at its birth
             stat = file.read(4096)

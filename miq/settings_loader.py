@@ -1,4 +1,4 @@
-"""Settings with their rows: the pure merge of `settings`, fed with what the database changes for a region, zone or server.
+"""Settings with their rows: the pure merge of `settings`, fed with what the database changes for one server.
 
 Later wins: the shipped file and the providers' defaults, region, zone and server rows, MIQ_HOME/settings.local.yml.
 """
@@ -21,7 +21,10 @@ _LEVELS = {"MiqRegion": 0, "Zone": 1, "MiqServer": 2}
 
 @cache
 def shipped() -> list[settings.Layer]:
-    """The layers below the database's; they do not change while the program runs, and the mold has read them for its workers."""
+    """The layers below the database's.
+
+    they do not change while the program runs, and the mold has read them for its workers.
+    """
     return [
         settings.read_file(paths.shipped("etc") / "miq.yml"),
         *(record.settings for record in plugins.providers().values()),

@@ -1,7 +1,7 @@
 """Fixtures that every part of the suite shares: one real PostgreSQL, a fresh migrated database a test, an own MIQ_HOME.
 
-PostgreSQL is the embedded one, started once a session; each test gets a copy of a migrated template. Nothing here reads or
-writes the developer's own MIQ_HOME, and nothing ends a process that it did not start.
+PostgreSQL is the embedded one, started once a session; each test gets a copy of a migrated template. Nothing here
+reads or writes the developer's own MIQ_HOME, and nothing ends a process that it did not start.
 """
 
 from __future__ import annotations

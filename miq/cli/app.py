@@ -25,6 +25,7 @@ NOUNS = {
     "sql": "Run one of the operators' queries.",
     "db": "The database: address, migrations, state.",
     "server": "The server of this MIQ_HOME.",
+    "demo": "A simulated Amazon account, and a server that follows it.",
 }
 
 
@@ -87,8 +88,10 @@ def main(arguments: list[str] | None = None) -> int:
         # Whoever read us has enough; do not fail again when Python flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         return _end("stopped", 130)
+    except typer.Abort:
+        return _end("nothing done", 1)
     except Exception as error:
         if debug:
             traceback.print_exc()

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from miq import paths
+from miq.demo.simulator import is_installed
+from miq.demo.terminal import Requests, foreground
 from miq.errors import UsageError
 
 
@@ -14,14 +16,13 @@ def demo(
     seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so many seconds.")] = None,
 ) -> int:
     """Run a simulated account and a miq-server for it, in the foreground; Ctrl-C stops both."""
-    # here, for it brings an SDK with it
-    from miq.demo.simulator import is_installed
-
     if not is_installed():
         raise UsageError("the simulator is not installed: pip install 'miq[demo]'")
-    from miq.demo.run import run
+    with foreground(), Requests().heard() as requests:
+        # here, for it takes a second: Ctrl-C is heard from the start
+        from miq.demo.run import run
 
-    return run(paths.home(), seconds)
+        return run(paths.home(), requests, seconds)
 
 
 command = demo

@@ -109,7 +109,7 @@ def print_refresh(run: EmsRefresh) -> None:
     print(f"refresh {run.id} ({run.kind}, {cause}): {run.state}{seconds} {run.error or ''}".rstrip())
     rows = [
         (name, *(counts.get(count, 0) for count in COUNTS), "" if counts.get("complete", True) else "read in part")
-        for name, counts in run.collections.items()
+        for name, counts in sorted(run.collections.items())
     ]
     if rows:
         heads = [count.capitalize() for count in COUNTS]

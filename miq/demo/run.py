@@ -25,7 +25,7 @@ from miq.demo.account import pause_after
 from miq.demo.children import Child
 from miq.demo.cloud import Cloud
 from miq.demo.simulator import ACCESS_KEY, REGION, SECRET_KEY, Simulator
-from miq.demo.terminal import Requests, foreground, say
+from miq.demo.terminal import Requests, say
 from miq.demo.watch import Watch
 from miq.ems_refresh.queueing import queue_refresh
 from miq.errors import AlreadyRunning, UsageError
@@ -49,17 +49,17 @@ LOOK_EVERY = 0.3
 EXIT_OK, EXIT_FAILED, EXIT_KILLED = 0, 1, 130
 
 
-def run(home: Home, seconds: float | None = None) -> int:
+def run(home: Home, requests: Requests, seconds: float | None = None) -> int:
     """Run until asked to stop, or for so many seconds; the exit code."""
     home.make()
     folder = home.path / "demo"
     folder.mkdir(exist_ok=True)
     ends = time.monotonic() + seconds if seconds is not None else None
-    requests = Requests()
-    with alone(folder / "lock"), foreground(), requests.heard(), postgres(home) as dsn:
+    with alone(folder / "lock"), postgres(home) as dsn:
         database = Database(dsn, "MIQ|demo")
         try:
-            return _Demo(home, folder, database, requests, ends).run()
+            code = _Demo(home, folder, database, requests, ends).run()
+            return EXIT_KILLED if requests.hurry else code
         finally:
             database.close()
 
@@ -196,7 +196,8 @@ def _manager(session: Session, key: Key, url: str) -> tuple[ExtManagementSystem,
 def tell_commands(home: Home) -> None:
     """What to type in another terminal."""
     miq = command_prefix(home)
-    say("Look further, in another terminal; Ctrl-C here stops everything:")
+    too = " (with DATABASE_URL set there, too)" if os.environ.get("DATABASE_URL") else ""
+    say(f"Look further, in another terminal{too}; Ctrl-C here stops everything:")
     for line in (f"{miq} status", f"{miq} ems show {MANAGER}", f"{miq} sql", f'psql "$({miq} db url)"'):
         say(f"    {line}")
 

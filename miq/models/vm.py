@@ -1,6 +1,8 @@
 """VMs and templates of every manager.
 
-Archived rows have no `ems_id`, as operators count by it; `former_ems_id` and `archived_on`, which are ours, say whose they were."""
+Archived rows have no `ems_id`, as operators count by it; `former_ems_id` and `archived_on`, which are ours, say whose
+they were.
+"""
 
 from __future__ import annotations
 

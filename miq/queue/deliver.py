@@ -1,9 +1,9 @@
 """Delivering one claimed message: call its method within its time-out, then record how it ended.
 
-In: a `Claimed` and the worker's `Delivery`. Out: an `Outcome`; `record()` writes it. The two are apart because the database may
-be lost after the code ran: the worker then keeps the outcome and records it first when the database is back. Callbacks and
-tasks are told in the same transaction that ends the message, so that nobody is told twice or never.
-This is one of the three places that catch every exception: a message's code may raise whatever it likes.
+In: a `Claimed` and the worker's `Delivery`. Out: an `Outcome`; `record()` writes it. The two are apart because the
+database may be lost after the code ran: the worker then keeps the outcome and records it first when the database is
+back. Callbacks and tasks are told in the same transaction that ends the message, so that nobody is told twice or
+never. This is one of the three places that catch every exception: a message's code may raise whatever it likes.
 """
 
 from __future__ import annotations
@@ -182,7 +182,10 @@ def _alarm(seconds: float) -> Iterator[None]:
 
 
 def record(outcome: Outcome, delivery: Delivery) -> None:
-    """Write how the message ended. Raises psycopg.OperationalError when the database is away; then nothing was written."""
+    """Write how the message ended.
+
+    Raises psycopg.OperationalError when the database is away; then nothing was written.
+    """
     message = outcome.message
     if outcome.status in ("retry", "stopped"):
         give_back(delivery.database, [message.id], deliver_on=outcome.deliver_on)
@@ -239,7 +242,10 @@ def _end_in(session: Session, outcome: Outcome) -> None:
 
 
 def give_back(database: Database, ids: list[int], *, deliver_on: datetime | None = None, attempt: int = 0) -> None:
-    """Put messages that are held back to ready, or into the twin that waits already; wakes the workers of their queues."""
+    """Put messages that are held back to ready, or into the twin that waits already.
+
+    wakes the workers of their queues.
+    """
     parameters = {"ids": ids, "deliver_on": deliver_on, "attempt": attempt}
     with database.transaction() as connection:
         returned = connection.execute(statement("give_back"), parameters).fetchall()

@@ -1,8 +1,8 @@
 """Putting messages: `put`, `put_unless_exists`, `put_or_merge`.
 
-Every put is one row in the caller's session, so that it happens with the caller's own changes or not at all; the trigger on
-the table wakes the workers at commit. Merging is guarded by `merge_key`, a hash of what makes two messages the same, and a
-partial unique index over the ready rows: two processes that look at once cannot both insert.
+Every put is one row in the caller's session, so that it happens with the caller's own changes or not at all; the
+trigger on the table wakes the workers at commit. Merging is guarded by `merge_key`, a hash of what makes two messages
+the same, and a partial unique index over the ready rows: two processes that look at once cannot both insert.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """What becomes of the messages of a worker that died. One transaction, run by the supervisor; no flow's code runs here.
 
-Messages that were only held go back free. The one in hand goes back with an attempt counted if its method is idempotent and has
-attempts left; else it ends as `error`, its task is told, and its callback becomes a message of its own. A commanded stop, a
+Messages that were only held go back free. The one in hand goes back with an attempt counted if its method is
+idempotent and has attempts left; else it ends as `error`, its task is told, and its callback becomes a message of its
+own. A commanded
+stop, a
 memory stop and the server's own death are not attempts.
 """
 

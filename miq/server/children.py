@@ -1,6 +1,7 @@
 """The book of children: what the server knows of its workers in memory. No system call, no database: pure book-keeping.
 
-Supervision goes on from here while the database is away. A child is in the book from before its fork until its death has
+Supervision goes on from here while the database is away. A child is in the book from before its fork until its death
+has
 been recorded.
 """
 

@@ -1,8 +1,10 @@
 """The server process: start, one loop, stop.
 
-One `select` loop waits for signals, the mold, the workers' channels, notifications of the database and the next timer; nothing in
-it waits longer than a statement's time-out. A dead worker is noticed by SIGCHLD and replaced at once; the full pass of the
-monitor runs every `worker_monitor_frequency` seconds. While the database is away, supervision goes on from memory.
+One `select` loop waits for signals, the mold, the workers' channels, notifications of the database and the next
+timer; nothing in it waits longer than a statement's time-out. A dead worker is noticed by SIGCHLD and replaced at
+once; the full pass of the monitor runs every `worker_monitor_frequency` seconds. While the database is away,
+supervision goes on from
+memory.
 """
 
 from __future__ import annotations

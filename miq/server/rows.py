@@ -1,4 +1,4 @@
-"""The server's statements on `miq_workers`, `miq_worker_exits` and what else it must know: one place, one transaction each."""
+"""The server's statements on `miq_workers`, `miq_worker_exits` and what else it must know: one transaction each."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def create_worker(database: Database, server_id: int, key: Key) -> tuple[int, st
 def mark_stopping(database: Database, worker_id: int) -> None:
     """The worker was told to stop."""
     database.run(
-        "UPDATE miq_workers SET status = 'stopping' WHERE id = %(id)s AND status IN ('creating', 'starting', 'started')",
+        "UPDATE miq_workers SET status = 'stopping'"
+        " WHERE id = %(id)s AND status IN ('creating', 'starting', 'started')",
         {"id": worker_id},
     )
 
@@ -61,11 +62,11 @@ def record_end(database: Database, server_id: int, ended: Ended) -> None:
     with database.transaction() as connection:
         swept = sweep(connection, death)
         connection.execute(
-            "INSERT INTO miq_worker_exits (type, queue_name, miq_server_id, worker_id, guid, pid, started_on, exit_code,"
-            " signal, reason, memory_usage, message_id, messages_finished, deaths_in_vain, back_off_until)"
+            "INSERT INTO miq_worker_exits (type, queue_name, miq_server_id, worker_id, guid, pid, started_on,"
+            " exit_code, signal, reason, memory_usage, message_id, messages_finished, deaths_in_vain, back_off_until)"
             " SELECT %(type)s, %(queue)s, %(server)s, %(worker)s, %(guid)s, %(pid)s,"
-            "  (SELECT started_on FROM miq_workers WHERE id = %(worker)s), %(code)s, %(signal)s, %(reason)s, %(memory)s,"
-            "  %(message)s, %(finished)s, %(vain)s,"
+            "  (SELECT started_on FROM miq_workers WHERE id = %(worker)s), %(code)s, %(signal)s, %(reason)s,"
+            "  %(memory)s, %(message)s, %(finished)s, %(vain)s,"
             "  CASE WHEN %(back_off)s::float8 > 0 THEN utc_now() + make_interval(secs => %(back_off)s::float8) END",
             {
                 "type": child.type_name,
@@ -111,7 +112,8 @@ def write_beats(database: Database, beats: Sequence[tuple[int, float, ProcessInf
         )
     }  # fmt: skip
     database.run(
-        "UPDATE miq_workers AS w SET last_heartbeat = greatest(w.last_heartbeat, utc_now() - make_interval(secs => v.ago)),"
+        "UPDATE miq_workers AS w SET"
+        " last_heartbeat = greatest(w.last_heartbeat, utc_now() - make_interval(secs => v.ago)),"
         " memory_usage = v.rss, memory_size = v.size, proportional_set_size = v.pss, unique_set_size = v.uss,"
         " percent_memory = v.percent, percent_cpu = v.cpu, cpu_time = v.ticks, os_priority = v.priority"
         " FROM unnest(%(ids)s::bigint[], %(agos)s::float8[], %(memory_usage)s::numeric[], %(memory_size)s::numeric[],"

@@ -1,7 +1,8 @@
 """The supervisor: acts on what `sync`, `validation` and `backoff` decide, and has `rows` record it.
 
-It holds the book of children, their channels and slots, and the deaths that are not recorded yet. Everything here works from
-memory when the database is away, except what needs a row: new workers and the record of deaths, which wait.
+It holds the book of children, their channels and slots, and the deaths that are not recorded yet. Everything here
+works from memory when the database is away, except what needs a row: new workers and the record of deaths, which
+wait.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """QueueWorkerBase: a worker that takes messages from one queue, one after the other.
 
-What ended is recorded before anything new is taken, also across an outage of the database: the outcome in hand is written first.
-A message that ran into its time-out ends the worker after its callback, as in the modelled system, because nobody knows what the
+What ended is recorded before anything new is taken, also across an outage of the database: the outcome in hand is
+written first. A message that ran into its time-out ends the worker after its callback, as in the modelled system,
+because nobody
+knows what the
 interrupted code left behind.
 """
 

@@ -1,7 +1,7 @@
 """ScheduleWorker: turns timers into messages, one of a kind waiting at most.
 
-Timers of a role run only where the role is active, so each runs once per region or zone. Every timer fires first after one whole
-interval, as in the modelled system; what has to happen at start is asked for by whom it concerns.
+Timers of a role run only where the role is active, so each runs once per region or zone. Every timer fires first
+after one whole interval, as in the modelled system; what has to happen at start is asked for by whom it concerns.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """WorkerBase: what every worker process does: start, heartbeat, work, wait, exit.
 
-In: a `Launch` and, when a server supervises it, a channel. Out: an exit code, and the statuses that a worker writes into its own
-row: starting, started, stopped or aborted. A worker that loses the database lives on, beats on, and comes back; one that is
-asked to stop finishes the message in hand and takes no new one. Subclasses say what one pass of work is.
+In: a `Launch` and, when a server supervises it, a channel. Out: an exit code, and the statuses that a worker writes
+into its own row: starting, started, stopped or aborted. A worker that loses the database lives on, beats on, and
+comes back; one that is asked to stop finishes the message in hand and takes no new one. Subclasses say what one pass
+of work is.
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ class WorkerBase:
 
     def title(self) -> str:
         """The process title; `MIQ:` is what marks a worker."""
-        return f"MIQ: {names.short(self.worker_type.name)} id: {self.place.worker_id}, queue: {self.launch.queue_name or ''}"
+        name = names.short(self.worker_type.name)
+        return f"MIQ: {name} id: {self.place.worker_id}, queue: {self.launch.queue_name or ''}"
 
     def describe(self) -> str:
         """The worker as log lines name it."""
@@ -180,18 +182,21 @@ class WorkerBase:
             self.heartbeat()
             self._collect_garbage()
             try:
-                if self._config_due is not None and time.monotonic() >= self._config_due:
-                    self._load_config()
-                more = self.do_work()
+                self._pass()
             except (psycopg.OperationalError, DBAPIError) as error:
                 if not self._is_away(error):
                     raise
+                log.warning("MIQ(%s) the database went away: %s", type(self).__name__, error)
                 self._with_database(self._reconnected)
-                continue
-            if self.launch.once:
-                self.stop_reason = self.stop_reason or "ran once"
-            elif not more and self.stop_reason is None:
-                self.wait(self.idle_seconds())
+
+    def _pass(self) -> None:
+        if self._config_due is not None and time.monotonic() >= self._config_due:
+            self._load_config()
+        more = self.do_work()
+        if self.launch.once:
+            self.stop_reason = self.stop_reason or "ran once"
+        elif not more and self.stop_reason is None:
+            self.wait(self.idle_seconds())
 
     def wait(self, seconds: float) -> None:
         """Sleep until something happens: a notification, a signal, a word of the server; beats go on meanwhile."""

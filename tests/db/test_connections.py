@@ -19,7 +19,7 @@ from tests.parts.managers import SECRET, add_amazon
 NONE = Settings({})
 
 
-def put(session: Session, ems: ExtManagementSystem, row: Any) -> None:  # noqa: ANN401
+def put(session: Session, ems: ExtManagementSystem, row: Any) -> None:
     row.resource_type, row.resource_id = "ExtManagementSystem", ems.id
     session.add(row)
     session.flush()

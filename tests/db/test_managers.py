@@ -98,7 +98,7 @@ def key(session: Session) -> Key:
     return encryption_key(session)
 
 
-def wanted(**changes: Any) -> AddManager:  # noqa: ANN401
+def wanted(**changes: Any) -> AddManager:
     values: dict[str, Any] = {"type": "fake", "name": "prod", "region": "north", "userid": "me", "password": "s3cret"}
     return AddManager(**values | changes)
 

@@ -18,7 +18,7 @@ from miq.settings import Settings
 from tests.parts.managers import AMAZON
 
 
-def add(session: Session, **values: Any) -> int:  # noqa: ANN401
+def add(session: Session, **values: Any) -> int:
     zone = session.scalars(select(Zone).where(Zone.name == "east")).first() or Zone(name="east")
     session.add(zone)
     session.flush()

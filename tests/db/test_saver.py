@@ -36,7 +36,7 @@ def save(database: Database, fill: Fill, *, ems_id: int = 1, incomplete: tuple[s
         return saver.save()
 
 
-def instance(inventory: Collections, ref: str, **values: Any) -> None:  # noqa: ANN401
+def instance(inventory: Collections, ref: str, **values: Any) -> None:
     """An instance with hardware and one disk."""
     disks = values.pop("disks", ("sda1",))
     power = {"raw_power_state": "running", "power_state": "on"}

@@ -14,7 +14,7 @@ AMAZON = "ManageIQ::Providers::Amazon::CloudManager"
 SECRET = "wJalrXUtnFEMI/K7MDENG/verysecret"
 
 
-def add_amazon(session: Session, home: Home, url: str, *, name: str = "aws", **endpoint: Any) -> ExtManagementSystem:  # noqa: ANN401
+def add_amazon(session: Session, home: Home, url: str, *, name: str = "aws", **endpoint: Any) -> ExtManagementSystem:
     """An Amazon manager in us-east-1 with an access key, reached at `url`."""
     key = Key.load_or_create(home.key_file)
     ems = ExtManagementSystem(name=name, type=AMAZON, provider_region="us-east-1", enabled=True)

@@ -69,7 +69,7 @@ def reset(url: str) -> None:
         pass
 
 
-def client(url: str, service: str = "ec2", region: str = REGION) -> Any:  # noqa: ANN401
+def client(url: str, service: str = "ec2", region: str = REGION) -> Any:
     """A bare SDK client of the simulated account."""
     return boto3.session.Session("key", "secret", region_name=region).client(
         service,  # type: ignore[call-overload]
@@ -79,7 +79,7 @@ def client(url: str, service: str = "ec2", region: str = REGION) -> Any:  # noqa
 
 
 def run_instances(
-    ec2: Any,  # noqa: ANN401 - botocore makes its clients' classes at run time
+    ec2: Any,
     image: str,
     count: int = 1,
     *,
@@ -92,7 +92,7 @@ def run_instances(
     return [instance["InstanceId"] for instance in answer["Instances"]]
 
 
-def register_image(ec2: Any, name: str, location: str | None = None) -> str:  # noqa: ANN401
+def register_image(ec2: Any, name: str, location: str | None = None) -> str:
     """An image of the account's own; its id."""
     image: str = ec2.register_image(
         Name=name,

@@ -39,12 +39,12 @@ def simulator(folder: Path) -> Iterator[Simulator]:
         running.stop()
 
 
-def reader(url: str) -> Any:  # noqa: ANN401 - botocore's client
+def reader(url: str) -> Any:
     session = boto3.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION)
     return session.client("ec2", endpoint_url=url)
 
 
-def cut(value: Any, keys: set[str]) -> Any:  # noqa: ANN401 - an answer, at any depth
+def cut(value: Any, keys: set[str]) -> Any:
     """Without these keys."""
     if isinstance(value, dict):
         return {key: cut(each, keys) for key, each in value.items() if key not in keys}

@@ -19,7 +19,7 @@ def test_reading_a_message() -> None:
 
 
 @pytest.mark.parametrize("bad", [None, "A", {"A": 1}, [["A"]], [["A", "1"]], [[1, "A"]], ["A"]])
-def test_anything_else_is_refused(bad: Any) -> None:  # noqa: ANN401
+def test_anything_else_is_refused(bad: Any) -> None:
     with pytest.raises(BadMessage):
         target.read(bad)
 

@@ -1,7 +1,9 @@
 """Workers as child processes, forked by the mold. System calls only: no rows, no decisions.
 
-The mold is exec'ed, and exec'ed again when it dies; launches wait until it is ready. The server is the child subreaper, so
-the workers, whose parents leave at once, become its children: it can wait for them, and their pids cannot be reused before.
+The mold is exec'ed, and exec'ed again when it dies; launches wait until it is ready. The server is the child
+subreaper, so the workers, whose parents leave at once, become its children: it can wait for them, and their pids
+cannot be reused
+before.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""`miq-server`: the daemon, in the foreground. systemd, `make run` or a terminal starts it; SIGTERM or Ctrl-C stops it."""
+"""`miq-server`.
+
+the daemon, in the foreground. systemd, `make run` or a terminal starts it; SIGTERM or Ctrl-C stops it.
+"""
 
 from __future__ import annotations
 

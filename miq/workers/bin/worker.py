@@ -1,7 +1,7 @@
 """`miq-worker CLASS [EMS_ID]`: runs one worker by hand, in the foreground, with the server up or down.
 
-Its row says `unsupervised`: a running server counts it as present, stops its own twin first, and never times it out or kills it.
-The row goes when the worker ends; `miq_worker_exits` keeps how it ended.
+Its row says `unsupervised`: a running server counts it as present, stops its own twin first, and never times it out
+or kills it. The row goes when the worker ends; `miq_worker_exits` keeps how it ended.
 """
 
 from __future__ import annotations
@@ -189,7 +189,10 @@ def _own_server(database: Database, home: Home) -> MiqServer:
 
 
 def _roles(database: Database, server: MiqServer, kind: type[WorkerType]) -> Sequence[str] | None:
-    """None when the server's active roles count; the assigned ones when it is down. Raises MiqError when one is missing."""
+    """None when the server's active roles count.
+
+    the assigned ones when it is down. Raises MiqError when one is missing.
+    """
     with database.session() as session:
         found = session.execute(
             select(ServerRole.name, AssignedServerRole.active)

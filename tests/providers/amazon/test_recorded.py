@@ -93,7 +93,7 @@ def recorded() -> Iterator[Any]:
 def test_the_facts_hold_after_one_and_after_two_refreshes(
     database: Database,
     home: Home,
-    recorded: Any,  # noqa: ANN401
+    recorded: Any,
 ) -> None:
     check = peer.module("aws_vsphere/check.py")
     case = ours(peer.expected(CASE))
@@ -108,7 +108,7 @@ def test_the_facts_hold_after_one_and_after_two_refreshes(
         _only_flavors_were_missed(session, recorded)
 
 
-def _only_flavors_were_missed(session: Session, recorded: Any) -> None:  # noqa: ANN401
+def _only_flavors_were_missed(session: Session, recorded: Any) -> None:
     assert {miss["action"] for miss in recorded.misses()} == {"ec2/us-east-1/DescribeInstanceTypes"}
     for record in session.query(EmsRefresh):
         assert record.state == "partial" and record.error and record.error.startswith("DescribeInstanceTypes: ")

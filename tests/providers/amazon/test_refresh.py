@@ -69,7 +69,7 @@ def vm(session: Session, ref: str) -> Vm:
     return session.scalars(select(Vm).where(Vm.ems_ref == ref).execution_options(populate_existing=True)).one()
 
 
-def count(session: Session, model: Any, *where: Any) -> int:  # noqa: ANN401
+def count(session: Session, model: Any, *where: Any) -> int:
     return session.scalar(select(func.count()).select_from(model).where(*where)) or 0
 
 
@@ -182,7 +182,7 @@ def test_images_in_use_are_read_though_no_list_has_them(session: Session, home: 
     assert vm(session, image).name == "image"
 
 
-def _with(session: Session, **options: Any) -> Settings:  # noqa: ANN401
+def _with(session: Session, **options: Any) -> Settings:
     return Settings(settings_module.merge([session.info["settings"].values, {"ems_refresh": {"ec2": options}}]))
 
 
