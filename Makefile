@@ -7,6 +7,9 @@ DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 ROOT := $(filter 0,$(shell id -u))
 
+# Servers, molds and tests start Python hundreds of times: without its caches each would compile the SDKs anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run test lint bench clean
 .NOTPARALLEL:
@@ -20,8 +23,8 @@ run: $(DEMO) ## a simulated Amazon account and an appliance that follows it, unt
 
 test: $(DEV) ## the whole suite; ARGS="-k queue" for a part of it
 ifeq ($(ROOT),)
-	@$(VENV)/bin/python -m pytest --collect-only -q -p no:cacheprovider $(ARGS) 2>&1 | sed -n \
-	  's/.*(\([0-9]*\) deselected).*/\1 tests are left out: they need root (namespaces, other users)/p'
+	@$(VENV)/bin/python -m pytest --collect-only -q -p no:cacheprovider 2>&1 | sed -n \
+	  's/.*(\([0-9]*\) deselected).*/\1 tests of the suite are left out: they need root (namespaces, other users)/p'
 	$(VENV)/bin/python -m pytest -m "not root" $(ARGS)
 else
 	$(VENV)/bin/python -m pytest $(ARGS)

@@ -3,7 +3,9 @@
     run.py ── account.py     pure: what the account holds, and which change comes next
        │   ├─ changes.py     the changes on disk: MIQ_HOME/demo/changes.jsonl
        │   ├─ cloud.py       makes the changes, through the API
-       │   └─ watch.py       what the tables say about it, as lines for the terminal
+       │   ├─ watch.py       what the tables say about it, as lines for the terminal
+       │   ├─ terminal.py    lines out, Ctrl-C in
+       │   └─ children.py    the two processes below: started, watched, stopped
        ├── simulator.py ──── simulator_process.py   moto's server, a process of its own
        └── miq-server        as an operator would start it
 

@@ -109,6 +109,7 @@ def simulated(app: App, backend: Any) -> App:  # noqa: ANN401 - moto's
 
 
 def main() -> None:
+    """Serve until we are killed."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     mock_random.__class__ = RandomByThread
     for module in (instances, elastic_block_store, key_pairs):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import psycopg
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from miq import paths, plugins, settings_loader
@@ -116,7 +116,7 @@ def _recorded(session: Session, record: refresh_record.Record, text: str) -> boo
     try:
         session.rollback()
         refresh_record.finish(session, record, RefreshState.ERROR, text.replace("\0", ""), {})
-    except (psycopg.Error, DBAPIError) as error:
+    except (psycopg.Error, SQLAlchemyError) as error:
         log.error("MIQ(Refresher#refresh) EMS id: [%s] The failure cannot be recorded: %s", record.ems_id, error)
         return False
     return True

@@ -45,6 +45,8 @@ class Gate:
     refusals: dict[str, Refusal] = field(default_factory=dict)
     #: the actions, in order
     seen: list[str] = field(default_factory=list)
+    #: called with the action before it is answered
+    before: Callable[[str], None] = lambda action: None
     #: (action, answer) -> answer
     rewrite: Callable[[str, bytes], bytes] = lambda action, answer: answer
 
@@ -57,6 +59,7 @@ class Gate:
         action = parse_qs(body.decode()).get("Action", ["?"])[0]
         self.calls[action] += 1
         self.seen.append(action)
+        self.before(action)
         refusal = self.refusals.get(action) or self.refusals.get("*")
         if refusal is not None and self.calls[action] > refusal.after:
             return refusal.status, _ERROR.format(code=refusal.code, message=refusal.message).encode()

@@ -32,7 +32,7 @@ from botocore.loaders import create_loader
 from botocore.parsers import ResponseParserError
 
 from miq.connections import ConnectionSpec, Credentials
-from miq.errors import IncompleteCredentials, InvalidCredentials, ProviderError, ProviderUnreachable
+from miq.errors import IncompleteCredentials, InvalidCredentials, MiqError, ProviderError, ProviderUnreachable
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,9 @@ class Connection:
         if credentials.service_account:
             given = self._assumed(session, given, credentials.service_account)
         session.register_component("credential_provider", CredentialResolver([_Given(given)]))
-        return session.create_client("ec2", **self._options)
+        client = session.create_client("ec2", **self._options)
+        client.meta.events.register_first("needs-retry.ec2", _pass_on)
+        return client
 
     def _assumed(self, session: botocore.session.Session, source: Any, role: str) -> Any:  # noqa: ANN401
         """The credentials of the role, fetched on first use and renewed before they expire."""
@@ -152,6 +154,13 @@ class _Given(CredentialProvider):
 
     def load(self) -> Any:  # noqa: ANN401
         return self._credentials
+
+
+def _pass_on(caught_exception: Exception | None = None, **_: Any) -> None:  # noqa: ANN401
+    """Our own errors, such as a time-out, come out of a signal into a call: the SDK would wrap them and try again."""
+    cause = getattr(caught_exception, "kwargs", {}).get("error")
+    if isinstance(cause, MiqError):
+        raise cause
 
 
 def check(spec: ConnectionSpec) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from miq import settings as settings_module
@@ -28,6 +33,8 @@ from miq.models import (
     Vm,
 )
 from miq.paths import Home
+from miq.queue.claim import Claimed
+from miq.queue.deliver import Delivery, deliver
 from miq.settings import Settings
 from tests.parts import moto
 from tests.parts.certificate import self_signed
@@ -359,3 +366,51 @@ def test_the_record_of_a_dead_worker_is_closed_by_the_next_refresh(session: Sess
     assert [(each.state, each.error, each.worker_guid) for each in records] == [
         ("error", "the worker died", None), ("ok", None, "guid-2"),
     ]  # fmt: skip
+
+
+def test_a_time_out_reaches_a_call_that_hangs(session: Session, home: Home, gate: Gate) -> None:
+    ems = add_amazon(session, home, gate.url)
+    released = threading.Event()
+
+    def hang(action: str) -> None:
+        if action == "DescribeInstances":
+            released.wait(30)
+
+    gate.before = hang
+    message = Claimed(
+        1, "EmsRefresh", "refresh", None, None, json.dumps([[[AMAZON, ems.id]]]), None, 4, None, None, 0, None, None,
+        None, None, None, None,
+    )  # fmt: skip
+    began = time.monotonic()
+    try:
+        outcome = deliver(message, Delivery(session.info["database"]))
+    finally:
+        released.set()
+    assert (outcome.status, outcome.text) == ("timeout", "timed out after 4 seconds")
+    assert time.monotonic() - began < 10
+    record = last(session, ems)
+    assert (record.state, record.error, ems.last_refresh_error) == ("error", outcome.text, outcome.text)
+
+
+def test_a_lost_database_is_told_and_the_record_closed_later(
+    session: Session, database: Database, dsn: str, home: Home, gate: Gate
+) -> None:
+    ems = add_amazon(session, home, gate.url)
+    pid = database.backend_pid
+
+    def cut(action: str) -> None:
+        if action == "DescribeInstances" and gate.calls[action] == 1:
+            with psycopg.connect(dsn) as other:
+                other.execute("SELECT pg_terminate_backend(%s)", [pid])
+
+    gate.before = cut
+    with pytest.raises((psycopg.OperationalError, DBAPIError)):
+        run(session, ems)
+    with pytest.raises((psycopg.Error, SQLAlchemyError)):
+        session.execute(select(1))
+    with database.session() as fresh:
+        found = fresh.get_one(ExtManagementSystem, ems.id)
+        refresh(fresh, None, [[AMAZON, found.id]])
+        states = [(each.state, each.error) for each in fresh.scalars(select(EmsRefresh).order_by(EmsRefresh.id))]
+        assert states == [("error", "the worker died"), ("ok", None)]
+    session.invalidate()
