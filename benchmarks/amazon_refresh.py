@@ -23,10 +23,11 @@ from botocore.config import Config
 from benchmarks.figures import Figure, progress, tell
 from benchmarks.stand import fresh_home, migrated
 from miq import process, settings, settings_loader
-from miq.db import Database, migrate
+from miq.db import Database
 from miq.ems_refresh import refresh
 from miq.models import EmsRefresh, ExtManagementSystem
 from miq.paths import Home
+from miq.schema import migrate
 from miq.settings import Settings
 from tests.parts import moto
 from tests.parts.managers import AMAZON, add_amazon

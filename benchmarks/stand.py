@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from miq.db import Database, migrate
+from miq.db import Database
 from miq.paths import Home
 from miq.postgres import EmbeddedPostgres
+from miq.schema import migrate
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import random
 import signal
 import sys
 import time
+from pathlib import Path
 
 import psutil
 from sqlalchemy import select
@@ -22,6 +23,7 @@ from benchmarks.figures import Figure, percentile, progress, tell
 from benchmarks.stand import fresh_home, migrated
 from miq.db import Database
 from miq.models import Authentication, Endpoint, ExtManagementSystem, Zone
+from miq.paths import Home
 from miq.secrets import Key
 from miq.server import seeding
 from tests.parts import moto
@@ -62,7 +64,7 @@ def add_managers(dsn: str, key: Key, url: str, count: int) -> None:
                     status="Valid",
                     type="AuthUseridPassword",
                     **owner,
-                )  # fmt: skip
+                )
             )
     database.close()
 
@@ -75,9 +77,9 @@ def fill(url: str) -> None:
         moto.run_instances(ec2, image, 20, name=f"bench-{number}")
 
 
-def idle(dsn: str, home: object) -> float:
+def idle(dsn: str, home: Home) -> float:
     """The mean PSS of 50 idle generic workers."""
-    with appliance(dsn, home.path, settings=SETTINGS % WORKERS, PYTHONPATH=os.getcwd()) as server:  # type: ignore[attr-defined]
+    with appliance(dsn, home.path, settings=SETTINGS % WORKERS, PYTHONPATH=str(Path.cwd())) as server:
         server.wait_for_workers(WORKERS, "MiqGenericWorker")
         time.sleep(3)
         values = pss_mb(server, "MiqGenericWorker")
@@ -86,11 +88,11 @@ def idle(dsn: str, home: object) -> float:
     return sum(values) / len(values)
 
 
-def worked_and_killed(dsn: str, home: object, url: str) -> tuple[float, list[float]]:
+def worked_and_killed(dsn: str, home: Home, url: str) -> tuple[float, list[float]]:
     """The mean PSS of 50 refresh workers after their refresh, and the milliseconds of 30 replacements."""
-    with appliance(dsn, home.path, settings=SETTINGS % 2, PYTHONPATH=os.getcwd()) as server:  # type: ignore[attr-defined]
+    with appliance(dsn, home.path, settings=SETTINGS % 2, PYTHONPATH=str(Path.cwd())) as server:
         server.wait_for_workers(2, "MiqGenericWorker")
-        add_managers(dsn, Key.load(home.path / "keys" / "v2_key"), url, WORKERS)  # type: ignore[attr-defined]
+        add_managers(dsn, Key.load(home.path / "keys" / "v2_key"), url, WORKERS)
         eventually(lambda: len(server.workers(REFRESH)) == WORKERS, seconds=60, what="50 refresh workers")
         eventually(lambda: _refreshed(server) >= WORKERS, seconds=200, what="50 refreshes")
         time.sleep(3)

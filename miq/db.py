@@ -1,4 +1,4 @@
-"""The database of one process: one connection, sessions over it, its notifications, migrations, and `move()`.
+"""The database of one process: one connection, sessions over it, its notifications, and `move()`.
 
 A process has exactly one connection (a PostgreSQL backend costs over a megabyte): statements of the queue and COPYs run
 on it directly, ORM sessions borrow it. It is made on first use, after any fork, and anew when it was lost; whoever
@@ -7,8 +7,6 @@ loses it in mid-work gets psycopg's or SQLAlchemy's OperationalError and decides
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,17 +14,13 @@ from urllib.parse import quote
 
 import psycopg
 from psycopg.pq import ConnStatus, PGconn, TransactionStatus
-from sqlalchemy import create_engine, func, select
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
-from miq import paths
-from miq.errors import DatabaseError, IllegalMove, SchemaOutdated, SchemaTooNew
+from miq.errors import DatabaseError, IllegalMove
 
-log = logging.getLogger(__name__)
-
-OLDEST_POSTGRES = 150000
 OutOfReach = psycopg.OperationalError
 
 Row = tuple[Any, ...]
@@ -48,7 +42,8 @@ def normal_dsn(dsn: str) -> str:
     return text
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """An error's text, cut to what fits a line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -97,8 +92,8 @@ class Database:
         return self._connection if usable else None
 
     def _connect(self) -> None:
-        """By libpq's own blocking connect: the wrapper's way there, in Python, costs every worker a megabyte of pages that
-        it would share with the mold.
+        """By libpq's own blocking connect: the wrapper's way there, in Python, costs every worker a megabyte of pages
+        that it would share with the mold.
         """
         self.close()
         pgconn = PGconn.connect(self._conninfo().encode())
@@ -248,102 +243,3 @@ def move(
         return
     now = database.run(f"SELECT status FROM {table} WHERE id = %(id)s", {"id": record_id}).fetchone()  # noqa: S608
     raise IllegalMove(f"{table} {record_id}: {now[0] if now else 'gone'} may not become {to}")
-
-
-# -- schema ------------------------------------------------------------------------------------------------------------
-
-
-def check_server(database: Database) -> None:
-    """Raises DatabaseError, with one line, when the server is out of reach, too old or refuses us."""
-    try:
-        version = database.connection.info.server_version
-    except psycopg.OperationalError as error:
-        raise DatabaseError(
-            f"the database cannot be reached: {_first_line(error)}; check DATABASE_URL and the server"
-        ) from None
-    if version < OLDEST_POSTGRES:
-        raise DatabaseError(f"PostgreSQL {version // 10000} is too old: 15 or newer is needed")
-
-
-def _script() -> Any:  # noqa: ANN401 - alembic is imported only where migrations are looked at
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
-
-    config = Config()
-    config.set_main_option("script_location", str(paths.shipped("migrations")).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config, ScriptDirectory.from_config(config)
-
-
-def schema_revision(database: Database) -> str | None:
-    """The revision that the database is at, None for an empty one."""
-    row = database.run("SELECT to_regclass('alembic_version')").fetchone()
-    if not row or row[0] is None:
-        return None
-    found = database.run("SELECT version_num FROM alembic_version").fetchone()
-    return found[0] if found else None
-
-
-def head_revision() -> str:
-    """The revision that this program needs."""
-    return str(_script()[1].get_current_head())
-
-
-def check_schema(database: Database) -> None:
-    """Raises SchemaOutdated or SchemaTooNew unless the database is at the revision of this program."""
-    check_server(database)
-    at, needed = schema_revision(database), head_revision()
-    if at == needed:
-        return
-    known = {revision.revision for revision in _script()[1].walk_revisions()}
-    if at is None or at in known:
-        raise SchemaOutdated(f"the database schema is at {at or 'nothing'}, {needed} is needed: run `miq db migrate`")
-    raise SchemaTooNew(f"the database schema is at {at}, which is newer than this program ({needed}): upgrade `miq`")
-
-
-def migrate(
-    database: Database, *, to: str = "head", region: int = 0, progress: Callable[[str], None] = log.info
-) -> None:
-    """Bring the schema up or down to a revision, one transaction per step, telling each step and its seconds.
-
-    Two processes that migrate at once take turns. Raises SchemaTooNew for a database newer than this program.
-    """
-    from alembic import command
-
-    check_server(database)
-    config, script = _script()
-    at = schema_revision(database)
-    if at is not None and at not in {revision.revision for revision in script.walk_revisions()}:
-        raise SchemaTooNew(f"the database schema is at {at}, which is newer than this program: upgrade `miq`")
-    with database.engine.connect() as connection:
-        connection.execute(select(func.pg_advisory_lock(func.hashtext("miq migrate"))))
-        connection.commit()
-        try:
-            _run_migrations(connection, config, command, at, to, region, progress)
-        finally:
-            connection.rollback()
-            connection.execute(select(func.pg_advisory_unlock(func.hashtext("miq migrate"))))
-            connection.commit()
-
-
-def _run_migrations(
-    connection: Connection,
-    config: Any,  # noqa: ANN401
-    command: Any,  # noqa: ANN401
-    at: str | None,
-    to: str,
-    region: int,
-    progress: Callable[[str], None],
-) -> None:
-    began = time.monotonic()
-
-    def told(ctx: Any, step: Any, heads: Any, run_args: Any) -> None:  # noqa: ANN401 - alembic's own signature
-        nonlocal began
-        verb = "applied" if step.is_upgrade else "undone"
-        progress(f"migration {'+'.join(step.up_revision_ids)} {verb} in {time.monotonic() - began:.2f} s")
-        began = time.monotonic()
-
-    config.attributes.update(connection=connection, region=region, on_version_apply=told)
-    down = to != "head" and (to in ("base", "-1") or (at is not None and to < at))
-    (command.downgrade if down else command.upgrade)(config, to)
-    connection.commit()

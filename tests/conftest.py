@@ -15,9 +15,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from miq.db import Database, migrate
+from miq.db import Database
 from miq.paths import Home
 from miq.postgres import EmbeddedPostgres
+from miq.schema import migrate
 
 _numbers = itertools.count(1)
 

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from sqlalchemy.orm import Session
 
 from miq import paths, settings_loader
-from miq.db import Database, check_schema, check_server
+from miq.db import Database
 from miq.managers.find import DEFAULT_ZONE
 from miq.postgres import EmbeddedPostgres
+from miq.schema import check_schema, check_server
 from miq.secrets import Key
 from miq.server import seeding
 from miq.settings import Settings

@@ -10,9 +10,10 @@ import typer
 from miq import paths
 from miq.cli.connect import open_database
 from miq.cli.output import AsJson, print_facts, print_json, say
-from miq.db import Database, head_revision, migrate, normal_dsn, schema_revision
+from miq.db import Database, normal_dsn
 from miq.errors import DatabaseError
 from miq.postgres import EmbeddedPostgres
+from miq.schema import head_revision, migrate, schema_revision
 
 command = typer.Typer()
 

@@ -20,7 +20,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from miq import paths
-from miq.db import Database, OutOfReach, migrate
+from miq.db import Database, OutOfReach
 from miq.demo.account import pause_after
 from miq.demo.children import Child
 from miq.demo.cloud import Cloud
@@ -36,6 +36,7 @@ from miq.managers.rows import find_authentication, find_endpoint
 from miq.models import AuthenticationStatus, ExtManagementSystem
 from miq.paths import Home
 from miq.postgres import EmbeddedPostgres
+from miq.schema import migrate
 from miq.secrets import Key
 from miq.server import seeding
 

@@ -147,11 +147,15 @@ class InventoryCollection:
         self.page.append(tuple(row))
         return made
 
-    def keep(self, ref: str) -> None:
-        """The object is there but could not be parsed: its row stays as it is."""
-        self.kept += 1
+    def keep(self, ref: Any) -> None:  # noqa: ANN401 - whatever the API calls its identity
+        """The object is there but could not be parsed: its row stays as it is. Raises BadObject when it has no name."""
+        first = self.definition.manager_ref[0]
+        if ref is None or first not in self._checks:
+            raise BadObject(f"{self.name}: an object without {first}")
+        known = self._checked(first, self._checks[first], ref)
         names = [*self._checks, *(None for width in self._widths.values() for _ in range(width))]
-        self.page.append((True, *(ref if name == self.definition.manager_ref[0] else None for name in names)))
+        self.page.append((True, *(known if name == first else None for name in names)))
+        self.kept += 1
 
     def take_page(self) -> list[Row]:
         """The objects built since the last call."""

@@ -22,6 +22,7 @@ from miq.connections import connection_spec
 from miq.db import Database, database_of
 from miq.ems_refresh import refresh_record
 from miq.ems_refresh.inventory_collection import Collections
+from miq.ems_refresh.inventory_object import BadObject
 from miq.ems_refresh.saver import Counts, Saver
 from miq.errors import (
     IncompleteCredentials,
@@ -187,9 +188,9 @@ class _Collecting:
             "MIQ(Refresher#parse) EMS id: [%s], %s: %s skipped: %s: %s",
             self.ems_id, collection.name, ref, type(error).__name__, error,
         )  # fmt: skip
-        if isinstance(ref, str) and "\0" not in ref:
+        try:
             collection.keep(ref)
-        else:
+        except BadObject:  # nobody knows which row is its: none may vanish
             self._mark(read)
 
     def _incomplete(self, read: Read, error: ProviderError) -> None:

@@ -10,19 +10,22 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from miq import process
+from miq import process, settings_loader
 from miq.channel import Channel, InHand, Slot
 from miq.db import Database
-from miq.launch import Launch, Place
+from miq.errors import SettingsError
+from miq.launch import Launch
 from miq.models import WorkerStatus
 from miq.models.worker_types import WorkerType, worker_type, worker_types
 from miq.paths import Home
-from miq.server import backoff, rows, sync
-from miq.server.backoff import DeathFacts, Policy
+from miq.server import rows, sync
+from miq.server.backoff import Policy
 from miq.server.children import Child, Children, Exit
+from miq.server.enrolment import Identity
+from miq.server.failures import Failures
 from miq.server.strategy.process import ProcessStrategy
 from miq.server.sync import Key, Present
 from miq.server.validation import Limits, Verdict, grace, validate
@@ -40,14 +43,6 @@ class Wires:
 
 
 @dataclass
-class Failing:
-    """A key whose workers die in vain: how often in a row, and when the next may start (CLOCK_MONOTONIC)."""
-
-    deaths: int = 0
-    until: float = 0.0
-
-
-@dataclass
 class Supervisor:
     """The workers of one server."""
 
@@ -56,30 +51,21 @@ class Supervisor:
     server_id: int
     strategy: ProcessStrategy
     settings: Settings
-    #: the place of a worker with this row id
-    place_of: Callable[[int], Place]
     watch: Callable[[Channel, Child], None]
     unwatch: Callable[[Channel], None]
     children: Children = field(default_factory=Children)
     wires: dict[str, Wires] = field(default_factory=dict)
-    failing: dict[Key, Failing] = field(default_factory=dict)
+    failures: Failures = field(default_factory=Failures)
     ended: list[rows.Ended] = field(default_factory=list)
-    accepting: bool = True
-    _oom_kills: int = field(default_factory=process.oom_kills)
 
     # -- sync ----------------------------------------------------------------------------------------------------------
 
-    def sync(self, zone_id: int, active_roles: list[str]) -> None:
-        """Start what is wanted and missing, stop what is not wanted. One bad type does not stop the others."""
-        if not self.accepting:
-            return
-        now = time.monotonic()
-        want = sync.wanted(
-            worker_types().values(), active_roles, rows.valid_managers(self.database, zone_id), self.count_of
-        )
+    def sync(self, identity: Identity, active_roles: Sequence[str]) -> None:
+        """Start what is wanted and missing, stop what is not wanted."""
+        managers = rows.valid_managers(self.database, identity.zone_id)
+        want = sync.wanted(worker_types().values(), active_roles, managers, self.count_of)
         exclusive = [name for name, kind in worker_types().items() if kind.per != "pool"]
-        held = [key for key, failing in self.failing.items() if failing.until > now]
-        todo = sync.plan(want, self._present(), exclusive, held)
+        todo = sync.plan(want, self._present(), exclusive, self.failures.held_back())
         if todo.starts or todo.stops:
             log.info(
                 "MIQ(MiqServer#sync_workers) Workers are being synchronized: Current #: [%s], Desired #: [%s]",
@@ -89,11 +75,15 @@ class Supervisor:
         for guid, reason in todo.stops:
             self.stop(self.children.by_guid[guid], reason)
         for key in todo.starts:
-            self.start(key)
+            self.start(key, identity, active_roles)
 
     def count_of(self, kind: type[WorkerType]) -> int:
-        """The setting `count` of a type."""
-        return int(self.settings.worker_number(kind.settings_path, "count"))
+        """The setting `count` of a type; garbage there is named, and the shipped count stands: the others go on."""
+        try:
+            return int(self.settings.worker_number(kind.settings_path, "count"))
+        except SettingsError as error:
+            log.error("MIQ(MiqServer#sync_workers) %s", error)
+            return int(settings_loader.defaults().worker_number(kind.settings_path, "count"))
 
     def _present(self) -> list[Present]:
         mine = [
@@ -113,36 +103,40 @@ class Supervisor:
         self.clear_row(row, f"unsupervised worker with pid {row.pid} is gone")
         return False
 
-    def start(self, key: Key) -> None:
+    def start(self, key: Key, identity: Identity, active_roles: Sequence[str]) -> None:
         """A row, a slot, a channel, and the word to the mold."""
         worker_id, guid = rows.create_worker(self.database, self.server_id, key)
         child = Child(guid, worker_id, *key, born=time.monotonic())
         self.children.add(child)
         launch = Launch(
             guid, *key, dsn=self.database.dsn, home=str(self.home.path),
-            place=self.place_of(worker_id), settings=self.settings.values,
+            place=identity.place_of(worker_id, active_roles), settings=self.settings.values,
         )  # fmt: skip
         channel = self.strategy.start(launch.as_json())
         self.wires[guid] = Wires(channel, Slot(self.home.slots / guid))
         self.watch(channel, child)
 
     def stop(self, child: Child, reason: str, kill_at: float | None = None) -> None:
-        """Ask a worker to finish what it has in hand and leave."""
-        limits = self.limits(child)
-        when = kill_at if kill_at is not None else grace(Verdict.WELL, self.in_hand(child), limits, time.monotonic())
-        first = child.status != WorkerStatus.STOPPING
-        self.children.stopping(child, reason, when)
-        if first:
-            log.info(
-                "MIQ(MiqServer#stop_worker) Worker [%s] with ID: [%s], %s", child.type_name, child.worker_id, reason
-            )
-            rows.mark_stopping(self.database, child.worker_id)
+        """Ask a worker to finish what it has in hand and leave, and record that we did."""
+        self.ask_to_stop(child, reason, kill_at)
+        self.record_stopping(child)
+
+    def ask_to_stop(self, child: Child, reason: str, kill_at: float | None = None) -> None:
+        """The asking alone: needs no database."""
+        if kill_at is None:
+            kill_at = grace(Verdict.WELL, self.in_hand(child), self.limits(child), time.monotonic())
+        self.children.stopping(child, reason, kill_at)
+        log.info("MIQ(MiqServer#stop_worker) Worker [%s] with ID: [%s], %s", child.type_name, child.worker_id, reason)
         if self.strategy.forget(child.guid):
             self.end(child, Exit(0, None))
             return
         self.wires[child.guid].channel.send("stop", reason=reason)
         if child.pid is not None:
             self.strategy.terminate(child.pid)
+
+    def record_stopping(self, child: Child) -> None:
+        """The row says `stopping`."""
+        rows.mark_stopping(self.database, child.worker_id)
 
     # -- what children do ----------------------------------------------------------------------------------------------
 
@@ -184,56 +178,18 @@ class Supervisor:
         wires.channel.close()
         wires.slot.remove()
         self.children.remove(child.guid)
-        out_of_memory = self._was_oom(exit_) or child.stop_reason == Verdict.MEMORY
-        failing = self._judge(child, exit_, in_hand, out_of_memory)
+        failing, reason = self.failures.judge(child, exit_, in_hand, self.policy())
         self.ended.append(
             rows.Ended(
                 child,
                 exit_,
                 in_hand,
-                self._reason(child, exit_, out_of_memory),
+                reason,
                 counts=child.stop_reason in (None, Verdict.NOT_RESPONDING, Verdict.NOT_STARTED),
                 deaths_in_vain=failing.deaths,
                 back_off=max(0.0, failing.until - time.monotonic()),
             )
         )
-
-    def _was_oom(self, exit_: Exit) -> bool:
-        kills = process.oom_kills()
-        grown, self._oom_kills = kills > self._oom_kills, kills
-        return grown and exit_.signal == signal.SIGKILL
-
-    def _judge(self, child: Child, exit_: Exit, in_hand: InHand, out_of_memory: bool) -> Failing:
-        facts = DeathFacts(
-            started=child.started,
-            finished=in_hand.finished,
-            out_of_memory=out_of_memory,
-            commanded=child.stop_reason is not None and not out_of_memory,
-            clean=exit_.code == 0,
-            killed_idle=exit_.signal == signal.SIGKILL and not in_hand.message_id,
-        )
-        if not backoff.in_vain(facts):
-            self.failing.pop(child.key, None)
-            return Failing()
-        policy = self.policy()
-        failing = self.failing.setdefault(child.key, Failing())
-        failing.deaths += 1
-        failing.until = time.monotonic() + backoff.delay(failing.deaths, policy)
-        if backoff.in_crash_loop(failing.deaths, policy):
-            log.error(
-                "MIQ(MiqServer#sync_workers) Worker [%s], queue [%s] is in a crash loop: %s deaths in a row, %s",
-                child.type_name, child.queue_name, failing.deaths, self._reason(child, exit_, out_of_memory),
-            )  # fmt: skip
-        return failing
-
-    @staticmethod
-    def _reason(child: Child, exit_: Exit, out_of_memory: bool) -> str:
-        if child.stop_reason:
-            return child.stop_reason + (", killed" if child.killed else "")
-        if exit_.signal is not None:
-            name = signal.Signals(exit_.signal).name
-            return f"{name}, out of memory" if out_of_memory else name
-        return child.said or f"exit code {exit_.code}"
 
     def policy(self) -> Policy:
         """The back-off settings."""
@@ -341,14 +297,3 @@ class Supervisor:
         )
         if slot:
             slot.remove()
-
-    def remember_back_offs(self) -> None:
-        """A restart of the server forgives no crash loop."""
-        now = time.monotonic()
-        for key, (deaths, left) in rows.recent_deaths(self.database, self.server_id).items():
-            self.failing[key] = Failing(deaths, now + left)
-
-    def next_retry(self) -> float | None:
-        """When the first back-off ends."""
-        now = time.monotonic()
-        return min((each.until for each in self.failing.values() if each.until > now), default=None)

@@ -58,7 +58,7 @@ class Ended:
         assert "Traceback" not in self.err
 
     @property
-    def json(self) -> Any:  # noqa: ANN401
+    def json(self) -> Any:
         return json.loads(self.out)
 
     @property
@@ -77,7 +77,7 @@ def add(environment: dict[str, str], name: str, endpoint: str, *more: str) -> En
     return miq(environment, "ems", "add", "ec2", name, *options, *more)
 
 
-def until(look: Callable[[], Any], seconds: float = 30) -> Any:  # noqa: ANN401
+def until(look: Callable[[], Any], seconds: float = 30) -> Any:
     """What `look` sees as soon as it sees something."""
     end = time.monotonic() + seconds
     while not (seen := look()):

@@ -10,9 +10,10 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from miq.db import Database, check_schema, head_revision, migrate, schema_revision
+from miq.db import Database
 from miq.errors import DatabaseError, SchemaOutdated, SchemaTooNew
 from miq.models import Base, MiqServer, Zone
+from miq.schema import check_schema, head_revision, migrate, schema_revision
 
 PEER = Path(__file__).parents[3] / "shared" / "reference" / "schema-columns.tsv"
 #: what is ours besides the modelled schema

@@ -55,10 +55,8 @@ class Appliance:
 
     def wait_for_workers(self, count: int, type_name: str | None = None) -> list[Row]:
         """Until so many are started, and no other is on its way."""
-        return eventually(
-            lambda: found if len(found := self.workers(type_name)) == count else None,
-            what=f"{count} workers {type_name or ''}",
-        )
+        eventually(lambda: len(self.workers(type_name)) == count, what=f"{count} workers {type_name or ''}")
+        return self.workers(type_name)
 
     def log(self) -> str:
         return (self.home / "log" / "evm.log").read_text()

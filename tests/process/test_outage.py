@@ -12,9 +12,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from miq.db import Database, migrate
+from miq.db import Database
 from miq.paths import Home
 from miq.postgres import EmbeddedPostgres
+from miq.schema import migrate
 from tests.process.appliance import appliance, eventually
 
 pytestmark = pytest.mark.timeout(180)

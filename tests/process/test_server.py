@@ -182,7 +182,7 @@ def test_workers_die_with_a_killed_server_and_the_next_one_cleans_up(dsn: str, h
     with appliance(dsn, home_path, settings="server: {quiesce_timeout: 1.seconds}") as server:
         eventually(lambda: len([row for row in server.workers() if row[0] not in old]) == 3)
         assert [row for row in server.workers() if row[0] in old] == []
-        state = dict(server.sql("SELECT method_name, state FROM miq_queue"))
+        state: dict[str, str] = dict(server.sql("SELECT method_name, state FROM miq_queue"))
         assert state["once"] == "error"
         assert server.sql("SELECT attempts FROM miq_queue WHERE method_name = 'sleep'") == [(0,)]
         server.sql("DELETE FROM miq_queue")

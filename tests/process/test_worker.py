@@ -46,7 +46,7 @@ def started(dsn: str, home: Path, *arguments: str) -> Iterator[subprocess.Popen[
 
 def sql(dsn: str, statement: str) -> list[tuple[object, ...]]:
     with psycopg.connect(dsn, autocommit=True) as connection:
-        cursor = connection.execute(statement)  # type: ignore[call-overload]
+        cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []
 
 

@@ -72,3 +72,17 @@ def test_what_does_not_fit_is_a_bad_object(
     with pytest.raises(BadObject, match=complaint):
         collections[name].build(**values)
     assert collections[name].page == []
+
+
+@pytest.mark.parametrize(("name", "ref"), [("vms", None), ("vms", "i\0"), ("hardwares", "i-1")])
+def test_what_has_no_name_cannot_be_kept(collections: Collections, name: str, ref: str | None) -> None:
+    with pytest.raises(BadObject):
+        collections[name].keep(ref)
+    assert collections[name].page == []
+
+
+def test_a_kept_row_is_nothing_but_its_name(collections: Collections) -> None:
+    collections["vms"].keep("i-1")
+    row = built(collections, "vms")
+    assert (row.pop("_keep"), row.pop("ems_ref")) == (True, "i-1")
+    assert set(row.values()) == {None}

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import botocore.credentials
 import botocore.session
+import urllib3
 from botocore import exceptions
 from botocore.config import Config
 from botocore.credentials import (
@@ -30,6 +31,7 @@ from botocore.credentials import (
 )
 from botocore.loaders import create_loader
 from botocore.parsers import ResponseParserError
+from urllib3.exceptions import InsecureRequestWarning
 
 from miq.connections import ConnectionSpec, Credentials
 from miq.errors import IncompleteCredentials, InvalidCredentials, MiqError, ProviderError, ProviderUnreachable
@@ -93,6 +95,8 @@ class Connection:
 
     def _verify(self) -> bool | str:
         if not self.spec.verify_ssl:
+            urllib3.disable_warnings(InsecureRequestWarning)  # the manager says so; one line a connection is enough
+            log.warning("MIQ(Amazon#connect) EMS: [%s] the endpoint's certificate is not verified", self.spec.name)
             return False
         return self._bundle(self.spec.certificate_authority) if self.spec.certificate_authority else True
 

@@ -19,7 +19,7 @@ from sqlalchemy import select
 
 from miq import __version__, log, names, paths, process, settings_loader
 from miq.channel import InHand, Slot
-from miq.db import Database, check_schema, normal_dsn
+from miq.db import Database, normal_dsn
 from miq.errors import MiqError, UnknownManager, UsageError
 from miq.launch import Launch
 from miq.models import AssignedServerRole, ExtManagementSystem, MiqServer, MiqWorker, ServerRole, WorkerStatus
@@ -27,6 +27,7 @@ from miq.models.miq_server import SERVER_ACTIVE
 from miq.models.worker_types import WorkerType, find_worker_type, worker_types
 from miq.paths import Home
 from miq.postgres import EmbeddedPostgres
+from miq.schema import check_schema
 from miq.server import rows, seeding
 from miq.server.children import Child, Exit
 

@@ -73,6 +73,7 @@ def test_certificates(aws: str, tmp_path: Path) -> None:
         with pytest.raises(ProviderUnreachable, match="the certificate of the endpoint is not trusted"):
             check(spec(gate.url))
         check(spec(gate.url, certificate_authority=certificate[0].read_text()))
+        check(spec(gate.url, verify_ssl=False))
     with pytest.raises(ProviderUnreachable, match="certificate"):
         check(spec(aws.replace("http:", "https:")))
 
