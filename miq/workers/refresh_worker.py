@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from miq.ems_refresh.queueing import queue_refresh
 from miq.errors import ExitNow
-from miq.models import ExtManagementSystem
 from miq.workers.queue_worker_base import QueueWorkerBase
 
 
@@ -13,9 +12,9 @@ class RefreshWorker(QueueWorkerBase):
 
     def after_initialize(self) -> None:
         super().after_initialize()
-        with self.database.session() as session:
-            if self.ems_id is None or session.get(ExtManagementSystem, self.ems_id) is None:
-                raise ExitNow(1, f"there is no manager for queue {self.launch.queue_name!r}")
+        found = self.database.run("SELECT 1 FROM ext_management_systems WHERE id = %(id)s", {"id": self.ems_id})
+        if found.fetchone() is None:
+            raise ExitNow(1, f"there is no manager for queue {self.launch.queue_name!r}")
 
     def before_work(self) -> None:
         assert self.ems_id is not None
