@@ -278,6 +278,7 @@ def make_socket_folder(place: Place) -> None:
 
 
 def check_version(data: Path, binaries: Binaries) -> None:
+    """Raises PostgresError when the data folder belongs to another major version, naming both and the fix."""
     major = (data / "PG_VERSION").read_text().strip()
     if major != binaries.major:
         raise PostgresError(
@@ -304,4 +305,5 @@ def write_access(place: Place) -> None:
 
 
 def last_lines(text: str) -> str:
+    """The end of a program's output, on one line."""
     return " | ".join(text.strip().splitlines()[-3:])
