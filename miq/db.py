@@ -217,6 +217,21 @@ def database_of(session: Session) -> Database:
     return database
 
 
+def raw_connection(session: Session) -> psycopg.Connection[Row]:
+    """The psycopg connection under a session, in the session's transaction."""
+    raw = session.connection().connection.driver_connection
+    assert isinstance(raw, psycopg.Connection)
+    return raw
+
+
+def lock_manager(connection: psycopg.Connection[Row], ems_id: int) -> None:
+    """Wait for whoever writes this manager's inventory, and keep others out until the transaction ends.
+
+    The saver and the removal of a manager take it, whatever process they are in.
+    """
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%(key)s, 0))", {"key": f"ems_{ems_id}"})
+
+
 # -- status moves ------------------------------------------------------------------------------------------------------
 
 

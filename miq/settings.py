@@ -8,6 +8,7 @@ override.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -45,12 +46,19 @@ def _merge_into(base: dict[str, Any], layer: Layer) -> None:
 
 
 def number(value: object, path: str) -> float:
-    """Seconds, bytes or a plain number from `10.minutes`, `1.5.gigabytes`, `"7"` or 7.
+    """Seconds, bytes or a plain number from `10.minutes`, `1.5.gigabytes`, `"7"` or 7; none is negative or endless.
 
     Raises SettingsError that names `path`.
     """
+    amount = _amount(value)
+    if amount is None or not 0 <= amount < math.inf:
+        raise SettingsError(f"setting {path}: {value!r} is not a number from 0 on; write 30, 30.seconds or 2.gigabytes")
+    return amount
+
+
+def _amount(value: object) -> float | None:
     if isinstance(value, bool) or value is None:
-        raise SettingsError(f"setting {path}: {value!r} is not a number; write 30, 30.seconds or 2.gigabytes")
+        return None
     if isinstance(value, int | float):
         return float(value)
     text = str(value).strip().replace("_", "")
@@ -61,7 +69,45 @@ def number(value: object, path: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise SettingsError(f"setting {path}: {value!r} is not a number; write 30, 30.seconds or 2.gigabytes") from None
+        return None
+
+
+def names(value: object, path: str) -> list[str]:
+    """A list of strings; a comma-separated string is one too. Raises SettingsError that names `path`."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise SettingsError(f"setting {path}: a list of names is expected, not {value!r}")
+    return list(value)
+
+
+def check(values: Layer, shape: Layer, path: str = "") -> None:
+    """Raises SettingsError that names the first value of another kind than the one at its place in `shape`.
+
+    What is expected to be a section may hold secrets: its value is not repeated.
+    """
+    for key, example in shape.items():
+        value, here = values.get(key, example), f"{path}.{key}".removeprefix(".")
+        if example is None:
+            continue
+        if isinstance(example, Mapping):
+            if not isinstance(value, Mapping):
+                raise SettingsError(f"setting {here}: a mapping is expected, not a {type(value).__name__}")
+            check(value, example, here)
+        elif isinstance(example, list):
+            _check_list(value, example, here)
+        elif isinstance(example, bool) or _amount(example) is None:
+            if not isinstance(value, type(example)):
+                raise SettingsError(f"setting {here}: {value!r} is of another kind than {example!r}")
+        else:
+            number(value, here)
+
+
+def _check_list(value: object, example: list[Any], path: str) -> None:
+    if all(isinstance(each, str) for each in example):
+        names(value, path)
+    elif not isinstance(value, list):
+        raise SettingsError(f"setting {path}: a list is expected, not {value!r}")
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -109,12 +155,7 @@ class Settings:
 
     def names(self, path: str) -> list[str]:
         """The list of strings at `a.b.c`; a comma-separated string is one too."""
-        value = self.get(path, [])
-        if isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise SettingsError(f"setting {path}: a list of names is expected, not {value!r}")
-        return list(value)
+        return names(self.get(path, []), path)
 
     def worker(self, path: tuple[str, ...]) -> dict[str, Any]:
         """A worker type's own settings: `defaults` of every level above it, then its whole section (reference 10.3)."""

@@ -14,6 +14,7 @@ import yaml
 from miq import paths, plugins, settings
 from miq.db import Database
 from miq.errors import SettingsError
+from miq.models.worker_types import worker_types
 from miq.settings import Settings
 
 _LEVELS = {"MiqRegion": 0, "Zone": 1, "MiqServer": 2}
@@ -45,14 +46,23 @@ def local(home: paths.Home) -> Settings:
 def load(
     database: Database, home: paths.Home, *, region_id: int | None, zone_id: int | None, server_id: int
 ) -> Settings:
-    """The settings of one server. Raises SettingsError that names the file or row."""
+    """The settings of one server. Raises SettingsError that names the file, the row or the setting."""
     rows = database.run(
         "SELECT resource_type, key, value FROM settings_changes WHERE (resource_type, resource_id) IN"
         " (('MiqRegion', %(region)s), ('Zone', %(zone)s), ('MiqServer', %(server)s))",
         {"region": region_id, "zone": zone_id, "server": server_id},
     ).fetchall()
     layers = [*shipped(), *_layers(rows), settings.read_file(home.local_settings)]
-    return Settings(settings.merge(layers))
+    return check(Settings(settings.merge(layers)))
+
+
+def check(merged: Settings) -> Settings:
+    """The same settings, if each is of the kind that is shipped. Raises SettingsError that names the first other one."""
+    settings.check(merged.values, defaults().values)
+    for kind in worker_types().values():
+        path = kind.settings_path
+        settings.check(merged.worker(path), defaults().worker(path), f"workers.{'.'.join(path)}")
+    return merged
 
 
 def _layers(rows: Iterable[tuple[Any, ...]]) -> Iterable[settings.Layer]:

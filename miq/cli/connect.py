@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from sqlalchemy.orm import Session
 
 from miq import paths, settings_loader
-from miq.db import Database
+from miq.db import Database, normal_dsn
 from miq.managers.find import DEFAULT_ZONE
 from miq.postgres import EmbeddedPostgres
 from miq.schema import check_schema, check_server
@@ -27,7 +27,7 @@ def open_database(*, any_schema: bool = False) -> Iterator[Database]:
     """The database, at this program's schema unless any will do. Raises DatabaseError, SchemaOutdated, SchemaTooNew."""
     given = os.environ.get("DATABASE_URL")
     if given:
-        yield from _opened(given, any_schema)
+        yield from _opened(normal_dsn(given), any_schema)
     else:
         with EmbeddedPostgres(paths.home().make()) as dsn:
             yield from _opened(dsn, any_schema)

@@ -23,9 +23,10 @@ from miq.cli.secret_input import (
 from miq.db import Database
 from miq.errors import UsageError
 from miq.managers.add import AddManager, add_manager
-from miq.managers.credentials import Checked
 from miq.managers.edit import EditManager, edit_manager
 from miq.managers.find import find_manager, find_manager_type
+from miq.models import ExtManagementSystem
+from miq.settings import Settings
 
 Region = Annotated[str | None, typer.Option(help="The provider's region, e.g. us-east-1.")]
 Userid = Annotated[str | None, typer.Option(help="Who we are: user, access key id.")]
@@ -72,9 +73,10 @@ def add(
         zone=zone,
     )
     with open_database() as database:
+        settings = settings_of(database)  # garbage in them is told before anything is written
         with database.session() as session:
             ems = add_manager(session, encryption_key(session), wanted)
-        _finish(database, "added", ems.id, ems.name or "", check, as_json)
+        _finish(database, "added", ems, settings if check else None, as_json)
 
 
 def _credentials(
@@ -129,10 +131,11 @@ def edit(
     if changes == EditManager():
         raise UsageError("nothing to change: name an option, see `miq ems edit --help`")
     with open_database() as database:
+        settings = settings_of(database)
         with database.session() as session:
             ems = find_manager(session, manager)
             check_follows = edit_manager(session, encryption_key(session), ems, changes)
-        _finish(database, "changed", ems.id, ems.name or "", check and check_follows, as_json)
+        _finish(database, "changed", ems, settings if check and check_follows else None, as_json)
 
 
 def _certificates(path: Path | None) -> str | None:
@@ -147,15 +150,15 @@ def _certificates(path: Path | None) -> str | None:
         raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _finish(database: Database, verb: str, ems_id: int, name: str, check: bool, as_json: bool) -> None:
+def _finish(
+    database: Database, verb: str, ems: ExtManagementSystem, check_with: Settings | None, as_json: bool
+) -> None:
     """Check if asked to, tell, and fail when the manager cannot be used as it is."""
-    checked: Checked | None = None
-    if check:
-        checked = ems_wait.check(database, ems_id, settings_of(database))
+    checked = ems_wait.check(database, ems.id, check_with) if check_with else None
     if as_json:
         found = {"status": checked.status, "status_details": checked.details} if checked else {}
-        print_json({"id": ems_id, "name": name, **found})
+        print_json({"id": ems.id, "name": ems.name, **found})
     else:
-        print(f"{verb} {name} (id {ems_id})" + (f": {checked.status}" if checked else ", not checked"))
+        print(f"{verb} {ems.name} (id {ems.id})" + (f": {checked.status}" if checked else ", not checked"))
     if checked:
-        ems_wait.raise_unless_valid(name, checked)
+        ems_wait.raise_unless_valid(ems.name or "", checked)

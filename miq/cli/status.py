@@ -10,13 +10,14 @@ from typing import Annotated
 
 import typer
 
-from miq import paths
+from miq import paths, settings_loader
 from miq.cli.connect import local_guid, open_database, settings_of
 from miq.cli.output import AsJson, moment, print_json, print_table
 from miq.cli.server import running_server
 from miq.cli.status_report import Record, Report, read_report
 from miq.cli.status_table import NUMBERS, SERVER_COLUMNS, WORKER_COLUMNS, ending, fold, megabytes
 from miq.db import Database
+from miq.errors import SettingsError
 from miq.settings import Settings
 
 LAST_EXITS = 10
@@ -28,22 +29,31 @@ def command(
 ) -> None:
     """Servers, workers, and how the last ones ended."""
     with open_database() as database:
-        settings, guids = _servers(database)
+        settings, guids, garbage = _servers(database)
         guid = local_guid()
         chosen = guid if guid in guids and not everywhere else None
         dead = frozenset([guid]) if guid and running_server(paths.home()) is None else frozenset[str]()
         with database.session() as session:
             report = read_report(session, settings, chosen, last_exits=LAST_EXITS, gone=dead)
+            report.bad_settings = garbage
     if as_json:
         print_json({"running": report.running, **asdict(report)})
     else:
         _print(report)
 
 
-def _servers(database: Database) -> tuple[dict[int, Settings], set[str]]:
-    """Each server's settings by its id, and all their guids."""
+def _servers(database: Database) -> tuple[dict[int, Settings], set[str], list[str]]:
+    """Each server's settings by its id, all their guids, and what is wrong with settings that cannot be used."""
     rows = database.run("SELECT id, guid FROM miq_servers").fetchall()
-    return {server_id: settings_of(database, server_id) for server_id, _ in rows}, {guid for _, guid in rows}
+    settings: dict[int, Settings] = {}
+    garbage: list[str] = []
+    for server_id, _ in rows:
+        try:
+            settings[server_id] = settings_of(database, server_id)
+        except SettingsError as error:
+            settings[server_id] = settings_loader.defaults()
+            garbage += [str(error)] if str(error) not in garbage else []
+    return settings, {guid for _, guid in rows}, garbage
 
 
 def _print(report: Report) -> None:
@@ -131,6 +141,7 @@ def _print_trouble(report: Report) -> None:
         for row in report.unknown_types
     ]
     lines += [f"  provider {name} does not load: {why}" for name, why in report.broken_providers.items()]
+    lines += [f"  {what}" for what in report.bad_settings]
     if lines:
         print("\nNeeds attention:")
         print("\n".join(lines))

@@ -44,6 +44,7 @@ class Report:
     back_offs: list[Record] = field(default_factory=list)
     unknown_types: list[Record] = field(default_factory=list)
     broken_providers: dict[str, str] = field(default_factory=dict)
+    bad_settings: list[str] = field(default_factory=list)
 
     @property
     def running(self) -> bool:

@@ -20,7 +20,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from miq import paths
-from miq.db import Database, OutOfReach
+from miq.db import Database, OutOfReach, normal_dsn
 from miq.demo.account import pause_after
 from miq.demo.children import Child
 from miq.demo.cloud import Cloud
@@ -81,7 +81,7 @@ def postgres(home: Home) -> Iterator[str]:
     """The outside database, or the embedded one for as long as we run."""
     if dsn := os.environ.get("DATABASE_URL"):
         say("PostgreSQL: the one of DATABASE_URL")
-        yield dsn
+        yield normal_dsn(dsn)
         return
     say("PostgreSQL: starting the embedded one")
     with EmbeddedPostgres(home) as dsn:

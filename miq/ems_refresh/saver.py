@@ -17,11 +17,12 @@ from typing import Any
 
 import psycopg
 
-from miq.db import Database
+from miq.db import Database, lock_manager
 from miq.ems_refresh import merge_sql
 from miq.ems_refresh.graph import order
 from miq.ems_refresh.inventory_collection import Collections, InventoryCollection, Vanish
 from miq.ems_refresh.merge_sql import Statements
+from miq.errors import RefreshFailed
 
 log = logging.getLogger(__name__)
 
@@ -112,14 +113,19 @@ class Saver:
         """Merge everything that was staged, all or nothing; what became of each collection."""
         self.stage()
         with self._database.transaction() as connection:
-            connection.execute(
-                "SELECT pg_advisory_xact_lock(hashtextextended(%(key)s, 0))", {"key": f"miq refresh {self._ems_id}"}
-            )
+            lock_manager(connection, self._ems_id)
+            self._still_there(connection)
             counts = {name: self._merge(connection, self._collections[name]) for name in self._order.names}
             for name in self._order.second_pass:
                 linked = self._run(connection, self._statements[name].link())
                 log.debug("MIQ(Saver#save) EMS id: [%s], %s: %s rows linked", self._ems_id, name, linked)
         return counts
+
+    def _still_there(self, connection: Connection) -> None:
+        """A manager that was removed while it was read gets no rows."""
+        found = connection.execute("SELECT 1 FROM ext_management_systems WHERE id = %(id)s", {"id": self._ems_id})
+        if found.fetchone() is None:
+            raise RefreshFailed(f"manager {self._ems_id} was removed while it was refreshed: nothing is saved")
 
     def _merge(self, connection: Connection, collection: InventoryCollection) -> Counts:
         statements = self._statements[collection.name]

@@ -51,8 +51,8 @@ def _parsed(url: str, what: str) -> Url:
     try:
         parts = urlsplit(url.strip())
         port = parts.port
-    except ValueError as error:
-        raise UsageError(f"the {what} is not a URL ({error}); write http(s)://HOST[:PORT]") from None
+    except ValueError:
+        raise UsageError(f"the {what} is not a URL; write http(s)://HOST[:PORT]") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or any(blank.isspace() for blank in url.strip()):
         raise UsageError(f"the {what} is not an http(s) URL; write http(s)://HOST[:PORT]")
     text = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

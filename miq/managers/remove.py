@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CursorResult, Delete, Update, delete, or_, select, text, update
+from sqlalchemy import CursorResult, Delete, Update, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from miq import names
 from miq.clock import utc
+from miq.db import lock_manager, raw_connection
 from miq.managers.rows import RESOURCE
 from miq.models import (
     Authentication,
@@ -40,7 +41,7 @@ def remove_manager(session: Session, ems: ExtManagementSystem) -> dict[str, int]
     """Remove it; how many rows were archived and deleted, by table. Commits twice: the pause, and the rest."""
     ems.enabled = False
     session.commit()
-    lock_manager(session, ems.id)
+    lock_manager(raw_connection(session), ems.id)
     done = {"vms": _archive_vms(session, ems.id), "miq_queue": _drop_messages(session, ems)}
     for model in DELETED:
         done[model.__tablename__] = _rows(session, delete(model).where(model.ems_id == ems.id))
@@ -48,13 +49,6 @@ def remove_manager(session: Session, ems: ExtManagementSystem) -> dict[str, int]
     session.delete(ems)
     session.commit()
     return done
-
-
-def lock_manager(session: Session, ems_id: int) -> None:
-    """Wait for whoever writes this manager's inventory, and keep others out until the transaction ends."""
-    session.execute(
-        text("SELECT pg_advisory_xact_lock(hashtextextended('ems_' || CAST(:id AS text), 0))"), {"id": str(ems_id)}
-    )
 
 
 def _rows(session: Session, statement: Delete | Update) -> int:

@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from miq.channel import Slot
-from miq.db import Database
+from miq.db import Database, raw_connection
 from miq.errors import BadMessage, MessageTimeout, MiqError, RetryLater, StopRequested
 from miq.models import MessageState
 from miq.queue.claim import Claimed
@@ -235,10 +235,8 @@ def _end(database: Database, outcome: Outcome) -> None:
 
 
 def _end_in(session: Session, outcome: Outcome) -> None:
-    raw = session.connection().connection.driver_connection
-    assert isinstance(raw, psycopg.Connection)
     session.flush()
-    raw.execute(*_ending(outcome))
+    raw_connection(session).execute(*_ending(outcome))
 
 
 def give_back(database: Database, ids: list[int], *, deliver_on: datetime | None = None, attempt: int = 0) -> None:

@@ -1,8 +1,7 @@
 """The server's own row: who it is, that it starts, that it stops.
 
-`enrol` seeds what a database needs, takes or makes the row of this appliance, and gives the `Identity` that
-everything else
-refers to; the other functions move the row's status.
+`enrol` seeds what a database needs, takes or makes the row of this appliance, and gives the `Identity` that everything
+else refers to, with its settings; the other functions move the row's status.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from miq.models import MiqRegion, ServerStatus, Zone
 from miq.models.miq_server import SERVER_MOVES
 from miq.paths import Home
 from miq.server import roles, seeding
+from miq.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,16 @@ class Identity:
         )
 
 
-def enrol(database: Database, home: Home) -> Identity:
-    """Seed, take our row, write `starting`; no role is active yet. Raises SecretError for another database's key."""
+def enrol(database: Database, home: Home) -> tuple[Identity, Settings]:
+    """Seed, take our row, read its settings, write `starting`; no role is active yet.
+
+    Raises SecretError for another database's key, and SettingsError: then nothing of it is written.
+    """
     guid = seeding.own_guid(home.guid_file)
     with database.session() as session:
         seeding.seed(session, seeding.check_key(session, home.key_file))
         server = seeding.own_server(session, guid)
+        settings = seeding.settings_of(session, home, server)
         zone = session.get_one(Zone, server.zone_id)
         region_id = session.scalars(select(MiqRegion.id)).first()
         identity = Identity(server.id, guid, server.name or "EVM", zone.id, zone.name or "default", region_id or 0)
@@ -60,7 +64,7 @@ def enrol(database: Database, home: Home) -> Identity:
         _starting(database, identity)
         roles.deactivate(session, identity.server_id)
     database.rename(identity.application_name())
-    return identity
+    return identity, settings
 
 
 def _starting(database: Database, identity: Identity) -> None:

@@ -92,8 +92,7 @@ class EvmServer:
 
     def _start(self) -> None:
         """Our row, the mold, the supervisor; what an earlier run left is cleared before anything new starts."""
-        settings = settings_loader.local(self.home)
-        self.identity = enrolment.enrol(self.database, self.home)
+        self.identity, settings = enrolment.enrol(self.database, self.home)
         level = str(settings.get("log.level", "info"))
         env = {**os.environ, "MIQ_HOME": str(self.home.path), "MIQ_LOG_LEVEL": level}
         self.strategy = ProcessStrategy(env, settings.names("server.mold.preload"))
@@ -103,7 +102,6 @@ class EvmServer:
             self.home, self.database, self.identity.server_id, self.strategy, settings, self._watch, self._unwatch
         )
         self.monitor = Monitor(self.home, self.database, self.identity, self.supervisor)
-        self.monitor.load_settings()
         self.supervisor.clear_leftovers()
         self.supervisor.failures.remember(rows.recent_deaths(self.database, self.identity.server_id))
         self.database.listen("miq_sync", self._want_sync)

@@ -40,13 +40,20 @@ def decide(assigned: Sequence[Assigned], max_concurrent: int) -> set[int]:
     return {each.id for each in ordered[:max_concurrent]}
 
 
-def assign(session: Session, server_id: int, names: Sequence[str]) -> None:
-    """Make the server's assignments those of its setting `server.role`; `*` means all. Raises SettingsError."""
+def find(session: Session, names: Sequence[str]) -> set[int]:
+    """Ids of the roles with these names; `*` means all. Raises SettingsError for one that nobody knows."""
     roles = {role.name or "": role for role in session.scalars(select(ServerRole)) if role.role_scope != "database"}
     wanted = set(roles) if "*" in names else set(names)
     if unknown := sorted(wanted - set(roles)):
-        raise SettingsError(f"setting server.role: unknown role {', '.join(unknown)}")
-    ids = {roles[name].id for name in wanted}
+        raise SettingsError(
+            f"setting server.role: unknown role {', '.join(unknown)}; there are {', '.join(sorted(roles))}"
+        )
+    return {roles[name].id for name in wanted}
+
+
+def assign(session: Session, server_id: int, names: Sequence[str]) -> None:
+    """Make the server's assignments those of its setting `server.role`. Raises SettingsError."""
+    ids = find(session, names)
     has = set(
         session.scalars(select(AssignedServerRole.server_role_id).where(AssignedServerRole.miq_server_id == server_id))
     )

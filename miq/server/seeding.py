@@ -1,7 +1,6 @@
 """What has to be in the database before a server can run: region, zones, roles, worker types, and the server's own row.
 
-Idempotent, and serialised by an advisory lock, so that servers may start together. The region's number is that of the
-id
+Idempotent, and serialised by an advisory lock, so that servers may start together. The region's number is that of the id
 sequences, which the first migration set.
 """
 
@@ -13,11 +12,16 @@ from pathlib import Path
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from miq import settings_loader
+from miq.db import database_of
 from miq.errors import SecretError
 from miq.models import MiqDatabase, MiqRegion, MiqServer, MiqWorkerType, ServerRole, ServerStatus, Zone
 from miq.models.worker_types import worker_types
 from miq.names import IDS_PER_REGION
+from miq.paths import Home
 from miq.secrets import Key, check_fingerprint
+from miq.server import roles
+from miq.settings import Settings
 
 # name, description, max_concurrent (0: unlimited), scope (reference 2.6)
 ROLES = [
@@ -119,6 +123,17 @@ def own_guid(guid_file: Path) -> str:
     guid = str(uuid.uuid4())
     guid_file.write_text(guid + "\n")
     return guid
+
+
+def settings_of(session: Session, home: Home, server: MiqServer) -> Settings:
+    """The settings of a server whose row is written. Raises SettingsError, also for a role that nobody knows."""
+    region_id = session.scalars(select(MiqRegion.id)).first()
+    session.flush()
+    settings = settings_loader.load(
+        database_of(session), home, region_id=region_id, zone_id=server.zone_id, server_id=server.id
+    )
+    roles.find(session, settings.names("server.role"))
+    return settings
 
 
 def own_server(session: Session, guid: str) -> MiqServer:

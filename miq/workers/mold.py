@@ -50,7 +50,10 @@ def main(argv: list[str]) -> int:
         began = time.monotonic()
         broken = preload(argv[3:])
         freeze()
-        wire.send(json.dumps({"kind": "ready", "seconds": time.monotonic() - began, "broken": broken}).encode())
+        try:
+            wire.send(json.dumps({"kind": "ready", "seconds": time.monotonic() - began, "broken": broken}).encode())
+        except ConnectionError:
+            return 0  # the server has ended meanwhile
         serve(wire, server_pid)
     return 0
 
@@ -154,12 +157,22 @@ def be_worker(message: dict[str, Any], end: int, wire: socket.socket, server_pid
             channel.send("forked", pid=os.getpid(), pid_start=process.start_time(os.getpid()))
             gc.enable()
             launch = Launch.from_json(message)
-            code = launch.worker_type.runner_class()(launch, channel).start()
+            code = runner_class(launch, channel)(launch, channel).start()
     except BaseException:
         log.error("MIQ(Mold.be_worker) %s", message.get("type_name"), exc_info=True)
     finally:
         logging.shutdown()
         os._exit(code)
+
+
+def runner_class(launch: Launch, channel: Channel) -> Any:  # noqa: ANN401 - a runner
+    """The class that runs the worker; the server is told when it does not import."""
+    try:
+        return launch.worker_type.runner_class()
+    except Exception as error:  # a plug-in's code: its own end and nobody else's
+        reason = f"{launch.worker_type.runner} does not import: {type(error).__name__}: {error}"
+        channel.send("exiting", reason=reason[:1000])
+        raise
 
 
 def _adopted(server_pid: int) -> bool:

@@ -28,7 +28,7 @@ from miq import names, paths, process, settings_loader, systemd
 from miq.channel import Channel, Slot
 from miq.clock import utc
 from miq.db import Database, move
-from miq.errors import ExitNow, MiqError
+from miq.errors import ExitNow, MiqError, SettingsError
 from miq.launch import Launch, Place, find_place
 from miq.models import MiqWorker, WorkerStatus
 from miq.models.miq_worker import WORKER_MOVES
@@ -191,7 +191,7 @@ class WorkerBase:
 
     def _pass(self) -> None:
         if self._config_due is not None and time.monotonic() >= self._config_due:
-            self._load_config()
+            self._reload_config()
         more = self.do_work()
         if self.launch.once:
             self.stop_reason = self.stop_reason or "ran once"
@@ -333,6 +333,13 @@ class WorkerBase:
         """Every worker hears the change at once; they read it spread over a second."""
         if self._config_due is None:
             self._config_due = time.monotonic() + random.uniform(0.0, 1.0)  # noqa: S311 - not a secret
+
+    def _reload_config(self) -> None:
+        """Settings changed while we run: garbage is named in the log, and what was in force stays in force."""
+        try:
+            self._load_config()
+        except SettingsError as error:
+            log.error("MIQ(%s#reload_config) not taken over: %s", type(self).__name__, error)
 
     def _load_config(self) -> None:
         self._config_due = None

@@ -25,7 +25,7 @@ from miq.paths import Home
 from miq.schema import migrate
 from tests.parts.certificate import self_signed
 from tests.parts.front import front
-from tests.process.appliance import Appliance, appliance, eventually
+from tests.process.appliance import appliance
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -242,7 +242,9 @@ def test_a_database_that_is_not_there(environment: Environment, dsn: str, comman
 
 @every_program
 @pytest.mark.parametrize("revision", [None, "0001"])
-def test_an_older_schema(environment: Environment, empty_dsn: str, command: Sequence[str], revision: str | None) -> None:
+def test_an_older_schema(
+    environment: Environment, empty_dsn: str, command: Sequence[str], revision: str | None
+) -> None:
     if revision:
         database = Database(empty_dsn)
         migrate(database, to=revision)
@@ -310,7 +312,10 @@ GARBAGE = {
     "no duration": ("server: {heartbeat_frequency: 10.parsecs}", "setting server.heartbeat_frequency: '10.parsecs'"),
     "endless": ("server: {quiesce_timeout: .inf}", "setting server.quiesce_timeout"),
     "negative": ("server: {worker_monitor_frequency: -5}", "setting server.worker_monitor_frequency"),
-    "no count": ("workers: {worker_base: {queue_worker_base: {generic_worker: {count: many}}}}", "generic_worker.count"),
+    "no count": (
+        "workers: {worker_base: {queue_worker_base: {generic_worker: {count: many}}}}",
+        "generic_worker.count",
+    ),
     "no size": ("workers: {worker_base: {defaults: {memory_threshold: big}}}", "memory_threshold"),
     "no modules": ("server: {mold: {preload: 3}}", "setting server.mold.preload"),
 }

@@ -19,11 +19,24 @@ from miq.ems_refresh.inventory_collection import (
     Vanish,
 )
 from miq.ems_refresh.saver import Counts, Saver
+from miq.errors import RefreshFailed
 from miq.models import Vm
 from miq.providers.amazon.inventory.persister import CloudPersister
 from tests.parts.written import Watch, nothing_written
 
 Fill = Callable[[Collections], None]
+
+
+@pytest.fixture(autouse=True)
+def managers(database: Database) -> None:
+    database.run("INSERT INTO ext_management_systems (name) VALUES ('one'), ('two'), ('three')")
+
+
+def test_a_manager_that_was_removed_meanwhile_gets_no_rows(database: Database) -> None:
+    database.run("DELETE FROM ext_management_systems WHERE id = 1")
+    with pytest.raises(RefreshFailed, match="was removed while it was refreshed"):
+        save(database, two)
+    assert rows(database, "vms") == []
 
 
 def save(database: Database, fill: Fill, *, ems_id: int = 1, incomplete: tuple[str, ...] = ()) -> dict[str, Counts]:

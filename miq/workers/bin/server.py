@@ -5,23 +5,20 @@ the daemon, in the foreground. systemd, `make run` or a terminal starts it; SIGT
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
-from miq import __version__, log, paths, settings_loader
+from miq import log, paths, settings_loader
 from miq.db import normal_dsn
 from miq.errors import UsageError
 from miq.postgres import EmbeddedPostgres
 from miq.server.evm_server import EvmServer
+from miq.workers.bin.arguments import Arguments
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the server; 0 after a clean stop, 1 after a kill, 2 when it cannot start."""
-    parser = argparse.ArgumentParser(
-        prog="miq-server", description="Starts and supervises the workers of one appliance."
-    )
-    parser.add_argument("--version", action="version", version=f"miq {__version__}")
+    parser = Arguments("miq-server", "Starts and supervises the workers of one appliance.")
     parser.add_argument("--foreground-log", action="store_true", help="log to standard error too, not only to evm.log")
     options = parser.parse_args(argv)
     try:
@@ -33,8 +30,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _serve(terminal: bool) -> int:
     home = paths.home().make()
-    settings = settings_loader.local(home)
-    log.configure(home.log_file, settings.get("log.level", "info"), terminal=terminal)
+    settings = settings_loader.check(settings_loader.local(home))
+    log.configure(home.log_file, settings.get("log.level"), terminal=terminal)
     dsn = os.environ.get("DATABASE_URL")
     if dsn:
         return EvmServer(home, normal_dsn(dsn), None).run()

@@ -14,10 +14,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import select
 
-from miq import __version__, log, names, paths, process, settings_loader
+from miq import log, names, paths, process, settings_loader
 from miq.channel import InHand, Slot
 from miq.db import Database, normal_dsn
 from miq.errors import MiqError, UnknownManager, UsageError
@@ -30,6 +31,8 @@ from miq.postgres import EmbeddedPostgres
 from miq.schema import check_schema
 from miq.server import rows, seeding
 from miq.server.children import Child, Exit
+from miq.settings import Settings
+from miq.workers.bin.arguments import Arguments
 
 logger = logging.getLogger("miq.workers.bin.worker")
 
@@ -37,9 +40,7 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="miq-worker", description="Runs one worker by hand; Ctrl-C ends it after the message in hand."
-    )
+    parser = Arguments("miq-worker", "Runs one worker by hand; Ctrl-C ends it after the message in hand.")
     parser.add_argument("worker_class", nargs="?", metavar="CLASS", help="full or short name; -l lists them")
     parser.add_argument("ems", nargs="?", type=int, metavar="EMS_ID", help="id of the manager, for per-manager classes")
     parser.add_argument("-l", "--list", action="store_true", help="list the worker classes and leave")
@@ -50,7 +51,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-d", "--dry-run", action="store_true", help="say what it would take, and leave")
     parser.add_argument("--once", action="store_true", help="deliver one message (or run one pass), and leave")
     parser.add_argument("--beside", action="store_true", help="only watch the server's worker of this class")
-    parser.add_argument("--version", action="version", version=f"miq {__version__}")
     return parser
 
 
@@ -92,7 +92,8 @@ def _list(as_json: bool) -> None:
 
 def _with_database(kind: type[WorkerType], options: argparse.Namespace) -> int:
     home = paths.home().make()
-    log.configure(home.log_file, settings_loader.local(home).get("log.level", "info"), terminal=not options.dry_run)
+    settings = settings_loader.check(settings_loader.local(home))
+    log.configure(home.log_file, settings.get("log.level"), terminal=not options.dry_run)
     with _database_dsn(home) as dsn:
         database = Database(dsn, "MIQ miq-worker")
         check_schema(database)
@@ -167,26 +168,39 @@ def _dry_run(database: Database, kind: type[WorkerType], queue_name: str | None,
 def _run(
     database: Database, home: Home, kind: type[WorkerType], queue_name: str | None, options: argparse.Namespace
 ) -> int:
-    server = _own_server(database, home)
+    runner = _runner_class(kind)
+    server, settings = _own_server(database, home)
     roles = _roles(database, server, kind)
     row = _own_row(database, server.id, kind, queue_name, options.guid)
     launch = Launch(
         row.guid or "", kind.name, queue_name, database.dsn, str(home.path),
-        once=options.once, heartbeat=options.heartbeat, roles=roles,
+        once=options.once, heartbeat=options.heartbeat, roles=roles, settings=settings.values,
     )  # fmt: skip
     code = EXIT_FAILED
     try:
         _wait_for_twin(database, row, kind)
-        code = kind.runner_class()(launch).start()
+        code = runner(launch).start()
         return int(code)
     finally:
         _leave(database, home, server.id, row, code)
 
 
-def _own_server(database: Database, home: Home) -> MiqServer:
+def _runner_class(kind: type[WorkerType]) -> Any:  # noqa: ANN401 - a runner
+    """The class that runs the worker, before anything is written. Raises UsageError when it does not import."""
+    try:
+        return kind.runner_class()
+    except Exception as error:  # a plug-in's code: whatever it raises is its own
+        raise UsageError(
+            f"{names.short(kind.name)}: {kind.runner} does not import ({type(error).__name__}: {error}):"
+            " install what its provider needs"
+        ) from None
+
+
+def _own_server(database: Database, home: Home) -> tuple[MiqServer, Settings]:
     with database.session() as session:
         seeding.seed(session, seeding.check_key(session, home.key_file))
-        return seeding.own_server(session, seeding.own_guid(home.guid_file))
+        server = seeding.own_server(session, seeding.own_guid(home.guid_file))
+        return server, seeding.settings_of(session, home, server)
 
 
 def _roles(database: Database, server: MiqServer, kind: type[WorkerType]) -> Sequence[str] | None:
