@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from miq.errors import UsageError
+
 PACKAGE = Path(__file__).resolve().parent
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else None
 
@@ -54,10 +56,15 @@ class Home:
         return self.path / "settings.local.yml"
 
     def make(self) -> Home:
-        """Create the folders (0700 for keys and run) and return self."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        for folder, mode in (("pids", 0o755), ("log", 0o755), ("keys", 0o700), ("run", 0o700), ("run/slots", 0o700)):
-            (self.path / folder).mkdir(mode=mode, exist_ok=True)
+        """Create the folders (0700 for keys and run) and return self. Raises UsageError when that cannot be."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for name, mode in (("pids", 0o755), ("log", 0o755), ("keys", 0o700), ("run", 0o700), ("run/slots", 0o700)):
+                (self.path / name).mkdir(mode=mode, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"MIQ_HOME {self.path} cannot be used ({error.strerror}): name a folder of the user that runs miq"
+            ) from None
         return self
 
 

@@ -57,7 +57,7 @@ def load(
 
 
 def check(merged: Settings) -> Settings:
-    """The same settings, if each is of the kind that is shipped. Raises SettingsError that names the first other one."""
+    """The same settings, if each is of the kind that is shipped. Raises SettingsError that names one that is not."""
     settings.check(merged.values, defaults().values)
     for kind in worker_types().values():
         path = kind.settings_path

@@ -17,7 +17,7 @@ import socket
 import time
 from types import FrameType
 
-from miq import __version__, process, settings_loader, systemd
+from miq import __version__, process, systemd
 from miq.channel import Channel
 from miq.db import Database
 from miq.models import WorkerStatus

@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from miq.errors import AlreadyRunning
+from miq.errors import AlreadyRunning, UsageError
 
 
 class PidFile:
@@ -17,8 +17,13 @@ class PidFile:
         self._descriptor: int | None = None
 
     def take(self) -> None:
-        """Raises AlreadyRunning, naming the other's pid."""
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        """Raises AlreadyRunning, naming the other's pid, and UsageError when the file cannot be written."""
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise UsageError(
+                f"{self.path} cannot be used ({error.strerror}): give MIQ_HOME to the user that runs miq"
+            ) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,7 +1,7 @@
 """What has to be in the database before a server can run: region, zones, roles, worker types, and the server's own row.
 
-Idempotent, and serialised by an advisory lock, so that servers may start together. The region's number is that of the id
-sequences, which the first migration set.
+Idempotent, and serialised by an advisory lock, so that servers may start together. The region's number is that of the
+id sequences, which the first migration set.
 """
 
 from __future__ import annotations

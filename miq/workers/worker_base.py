@@ -12,13 +12,9 @@ import gc
 import logging
 import os
 import random
-import select
-import signal
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 import psycopg
@@ -34,6 +30,7 @@ from miq.models import MiqWorker, WorkerStatus
 from miq.models.miq_worker import WORKER_MOVES
 from miq.models.worker_types import WorkerType
 from miq.settings import Settings
+from miq.workers.wires import Wires
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +44,7 @@ class WorkerBase:
 
     def __init__(self, launch: Launch, channel: Channel | None = None) -> None:
         self.launch = launch
-        self.channel = channel
+        self.wires = Wires(channel)
         self.home = paths.Home(Path(launch.home))
         self.worker_type: type[WorkerType] = launch.worker_type
         self.ems_id = launch.ems_id
@@ -55,11 +52,9 @@ class WorkerBase:
         self.settings = settings_loader.defaults()
         self.slot = Slot(self.home.slots / launch.guid)
         self.place: Place
-        self.stop_reason: str | None = None
         self._config_due: float | None = None
         self._next_beat = 0.0
         self._next_gc = 0.0
-        self._wake_r, self._wake_w = socket.socketpair()
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -67,11 +62,11 @@ class WorkerBase:
         """Run until told to stop; the exit code."""
         code, reason = 0, ""
         try:
-            self._catch_signals()
+            self.wires.catch_signals()
             self._prepare()
             self._with_database(self.before_work)
             self._loop()
-            reason = self.stop_reason or "done"
+            reason = self.wires.stop_reason or "done"
         except ExitNow as leave:
             code, reason = leave.code, leave.reason
         except MiqError as error:
@@ -82,17 +77,6 @@ class WorkerBase:
             log.error("MIQ(%s#start) %s", type(self).__name__, reason, exc_info=True)
         self._leave(code, reason)
         return code
-
-    def _catch_signals(self) -> None:
-        for each in (self._wake_r, self._wake_w):
-            each.setblocking(False)
-        signal.set_wakeup_fd(self._wake_w.fileno(), warn_on_full_buffer=False)
-
-        def asked(number: int, frame: FrameType | None) -> None:
-            self.stop_reason = self.stop_reason or signal.Signals(number).name
-
-        signal.signal(signal.SIGTERM, asked)
-        signal.signal(signal.SIGINT, asked)
 
     def _prepare(self) -> None:
         self.place = self.launch.place or self._with_database(lambda: find_place(self.database, self.launch.guid))
@@ -108,7 +92,7 @@ class WorkerBase:
         self.after_initialize()
         self.database.listen("miq_config", self._config_changed)
         self._set_status(WorkerStatus.STARTED)
-        self._tell("started")
+        self.wires.tell("started")
         systemd.notify("READY=1")
         log.info("MIQ(%s#start) %s", type(self).__name__, self.describe())
 
@@ -147,7 +131,7 @@ class WorkerBase:
 
     def _leave(self, code: int, reason: str) -> None:
         log.info("MIQ(%s#do_exit) %s, exit code %s", type(self).__name__, reason, code)
-        self._tell("exiting", reason=reason[:1000])
+        self.wires.tell("exiting", reason=reason[:1000])
         systemd.notify("STOPPING=1")
         status = WorkerStatus.ABORTED if code else WorkerStatus.STOPPED
         try:
@@ -178,7 +162,7 @@ class WorkerBase:
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        while self.stop_reason is None:
+        while self.wires.stop_reason is None:
             self.heartbeat()
             self._collect_garbage()
             try:
@@ -194,20 +178,20 @@ class WorkerBase:
             self._reload_config()
         more = self.do_work()
         if self.launch.once:
-            self.stop_reason = self.stop_reason or "ran once"
-        elif not more and self.stop_reason is None:
+            self.wires.ask_to_stop("ran once")
+        elif not more and self.wires.stop_reason is None:
             self.wait(self.idle_seconds())
 
     def wait(self, seconds: float) -> None:
         """Sleep until something happens: a notification, a signal, a word of the server; beats go on meanwhile."""
         end = time.monotonic() + seconds
-        while self.stop_reason is None and not self._woken():
+        while self.wires.stop_reason is None and not self._woken():
             left = end - time.monotonic()
             if left <= 0:
                 return
             if self._config_due is not None:
                 left = min(left, max(0.0, self._config_due - time.monotonic()))
-            self._select(min(left, max(0.01, self._next_beat - time.monotonic())))
+            self.wires.wait(min(left, max(0.01, self._next_beat - time.monotonic())), self.database)
             self.heartbeat()
             if self._config_due is not None and time.monotonic() >= self._config_due:
                 return
@@ -216,43 +200,11 @@ class WorkerBase:
         """Whether work was announced since the last pass."""
         return False
 
-    def _select(self, seconds: float) -> None:
-        sources: list[int] = [self._wake_r.fileno()]
-        if self.channel is not None:
-            sources.append(self.channel.fileno())
-        database = self._database_fileno()
-        if database is not None:
-            sources.append(database)
-        ready, _, _ = select.select(sources, [], [], seconds)
-        if self._wake_r.fileno() in ready:
-            self._wake_r.recv(1024)
-        if self.channel is not None and self.channel.fileno() in ready:
-            self._hear_server()
-        if database is not None and database in ready:
-            self.database.take_notifications()
-
-    def _database_fileno(self) -> int | None:
-        try:
-            return self.database.fileno()
-        except psycopg.Error:
-            return None
-
-    def _hear_server(self) -> None:
-        assert self.channel is not None
-        while message := self.channel.receive():
-            if message.get("kind") == "stop":
-                self.stop_reason = self.stop_reason or str(message.get("reason") or "stopped by the server")
-        if message is None:
-            self.stop_reason = self.stop_reason or "the server is gone"
-            self.channel.close()
-            self.channel = None
-
     def stop_requested(self) -> bool:
         """Whether this worker is to stop; long work asks between its pages, and beats."""
         self.heartbeat()
-        if self.channel is not None and select.select([self.channel.fileno()], [], [], 0)[0]:
-            self._hear_server()
-        return self.stop_reason is not None
+        self.wires.wait(0)
+        return self.wires.stop_reason is not None
 
     def heartbeat(self) -> None:
         """Say that we live, at most every `heartbeat_freq` seconds."""
@@ -260,15 +212,11 @@ class WorkerBase:
         if now < self._next_beat:
             return
         self._next_beat = now + self.number("heartbeat_freq")
-        self._tell("heartbeat")
+        self.wires.tell("heartbeat")
         if self.launch.heartbeat:
             systemd.notify("WATCHDOG=1")
             beat = Path(os.environ.get("WORKER_HEARTBEAT_FILE") or self.home.path / "run" / f"{self.launch.guid}.hb")
             beat.write_text(str(int(time.time() + self.number("heartbeat_timeout"))))
-
-    def _tell(self, kind: str, **fields: object) -> None:
-        if self.channel is not None and not self.channel.send(kind, **fields):
-            log.warning("MIQ(%s#tell) the server does not listen to %s", type(self).__name__, kind)
 
     def _collect_garbage(self) -> None:
         now = time.monotonic()
@@ -303,18 +251,10 @@ class WorkerBase:
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            sources = [self._wake_r.fileno(), *([self.channel.fileno()] if self.channel is not None else [])]
-            if select.select(sources, [], [], min(left, 1.0))[0]:
-                self._drain_wake()
-            if self.stop_reason is not None:
-                raise ExitNow(0, self.stop_reason)
+            self.wires.wait(min(left, 1.0))
+            if self.wires.stop_reason is not None:
+                raise ExitNow(0, self.wires.stop_reason)
             self.heartbeat()
-
-    def _drain_wake(self) -> None:
-        if select.select([self._wake_r], [], [], 0)[0]:
-            self._wake_r.recv(1024)
-        if self.channel is not None and select.select([self.channel.fileno()], [], [], 0)[0]:
-            self._hear_server()
 
     def _reconnected(self) -> None:
         """The first statements on a new connection: tell our backend's pid."""

@@ -23,9 +23,10 @@ import pytest
 from miq.db import Database
 from miq.paths import Home
 from miq.schema import migrate
+from miq.secrets import Key
 from tests.parts.certificate import self_signed
 from tests.parts.front import front
-from tests.process.appliance import appliance
+from tests.process.appliance import Appliance, appliance, eventually
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -170,7 +171,7 @@ def test_an_endpoint_without_tls(environment: Environment) -> None:
         (["add", "nothing", "x"], "no manager type 'nothing'"),
         (["add", "ec2", "x", "--userid", "u", "--password-env", "SECRET"], "--region"),
         (["add", "ec2", "x", "--userid", "u", "--password-env", "SECRET", "--endpoint-url", "ftp://x"], "http(s)"),
-        (["add", "ec2", "x", "--userid", "u", "--password-env", "SECRET", "--http-proxy-env", "PROXY"], "HTTP proxy"),
+        (["add", "ec2", "x", "--userid", "u", "--password-env", "SECRET", "--http-proxy-env", "PROXY"], "proxy is not"),
         (["add", "ec2", "x", "--userid", "u", "--password-env", "SECRET", "--ca-file", "{garbage}"], "certificate"),
         (["refresh", "nobody"], "no manager 'nobody'"),
     ],
@@ -197,7 +198,7 @@ def test_a_manager_that_cannot_be(
         (["miq", "nonsense"], "No such command 'nonsense'"),
         (["miq", "--nonsense"], "No such option: --nonsense"),
         (["miq", "queue", "more"], "unexpected extra argument"),
-        (["miq", "db", "migrate", "--region", "north"], "'north' is not a valid int"),
+        (["miq", "db", "migrate", "--region", "north"], "Invalid value for '--region'"),
         (["miq-server", "--nonsense"], "--nonsense"),
         (["miq-server", "more"], "more"),
         (["miq-worker", "--nonsense"], "--nonsense"),
@@ -283,15 +284,11 @@ KEY_NEEDED = [("miq-server",), WORKER, ("miq", "ems", "edit", "prod", "--passwor
 @pytest.mark.parametrize("command", KEY_NEEDED, ids=lambda command: " ".join(command))
 @pytest.mark.parametrize("key", [None, "another", "damaged"])
 def test_a_database_whose_key_is_not_there(
-    environment: Environment, dsn: str, home: Home, tmp_path: Path, command: Sequence[str], key: str | None
+    environment: Environment, dsn: str, home: Home, command: Sequence[str], key: str | None
 ) -> None:
     assert add(environment, NOWHERE, "--no-check").code == 0
     home.key_file.unlink()
     if key == "another":
-        run(environment | {"MIQ_HOME": str(tmp_path / "other")}, "miq-server")
-        Home(tmp_path / "other").make()
-        from miq.secrets import Key
-
         Key.load_or_create(home.key_file)
     elif key == "damaged":
         home.key_file.write_text("nonsense\n")
@@ -304,11 +301,15 @@ def test_a_database_whose_key_is_not_there(
 
 
 GARBAGE = {
-    "not YAML": ("server: [", "settings.local.yml line"),
-    "no mapping": ("- server", "a mapping is expected"),
-    "wrong type of a section": ("server: 7", "setting server"),
-    "wrong type of the roles": ("server: {role: 7}", "setting server.role"),
-    "unknown role": ("server: {role: [event, juggler]}", "unknown role juggler"),
+    "not YAML": ("server: [", "settings.local.yml line 1: not YAML"),
+    "no mapping": ("- server", "a mapping is expected at the top"),
+    "wrong type of a section": ("server: 7", "setting server: a mapping is expected"),
+    "secret in place of a section": (
+        f"http_proxy: {{default: 'http://me:{SECRET}@proxy'}}",
+        "setting http_proxy.default",
+    ),
+    "wrong type of the roles": ("server: {role: 7}", "setting server.role: a list of names is expected"),
+    "unknown role": ("server: {role: [event, juggler]}", "setting server.role: unknown role juggler"),
     "no duration": ("server: {heartbeat_frequency: 10.parsecs}", "setting server.heartbeat_frequency: '10.parsecs'"),
     "endless": ("server: {quiesce_timeout: .inf}", "setting server.quiesce_timeout"),
     "negative": ("server: {worker_monitor_frequency: -5}", "setting server.worker_monitor_frequency"),
@@ -316,22 +317,214 @@ GARBAGE = {
         "workers: {worker_base: {queue_worker_base: {generic_worker: {count: many}}}}",
         "generic_worker.count",
     ),
-    "no size": ("workers: {worker_base: {defaults: {memory_threshold: big}}}", "memory_threshold"),
-    "no modules": ("server: {mold: {preload: 3}}", "setting server.mold.preload"),
+    "no size": ("workers: {worker_base: {defaults: {memory_threshold: big}}}", "memory_threshold: 'big'"),
+    "no modules": ("server: {mold: {preload: [3]}}", "setting server.mold.preload"),
 }
+every_garbage = pytest.mark.parametrize(("text", "said"), GARBAGE.values(), ids=GARBAGE)
 
 
-@pytest.mark.parametrize("kind", GARBAGE)
-def test_garbage_settings_of_the_server(environment: Environment, dsn: str, home: Home, kind: str) -> None:
-    text, said = GARBAGE[kind]
+@every_garbage
+def test_garbage_in_the_settings_of_a_server(
+    environment: Environment, dsn: str, home: Home, text: str, said: str
+) -> None:
     home.local_settings.write_text(text)
     with nothing_written(dsn):
         assert said in refused(environment, "miq-server")
 
 
-@pytest.mark.parametrize("kind", ["not YAML", "wrong type of a section", "no duration", "no size"])
-def test_garbage_settings_of_a_worker(environment: Environment, dsn: str, home: Home, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["not YAML", "no size", "unknown role"])
+@pytest.mark.parametrize("command", [WORKER, ("miq", "ems", "refresh", "prod")], ids=" ".join)
+def test_garbage_in_the_settings_of_a_command(
+    environment: Environment, dsn: str, home: Home, command: Sequence[str], kind: str
+) -> None:
+    assert add(environment, NOWHERE, "--no-check").code == 0
     text, said = GARBAGE[kind]
     home.local_settings.write_text(text)
     with nothing_written(dsn):
-        assert said in refused(environment, *WORKER)
+        if kind == "unknown role" and command != WORKER:
+            return  # a server's business
+        assert said in refused(environment, *command)
+
+
+def test_nothing_is_added_with_garbage_in_the_settings(environment: Environment, dsn: str, home: Home) -> None:
+    home.local_settings.write_text(GARBAGE["no size"][0])
+    with nothing_written(dsn):
+        assert "memory_threshold" in add(environment, NOWHERE).err
+
+
+def change_setting(server: Appliance, key: str, value: str) -> None:
+    server.sql(
+        "INSERT INTO settings_changes (resource_type, resource_id, key, value)"
+        " SELECT 'MiqServer', id, %s, %s FROM miq_servers",
+        key,
+        value,
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("/server/role", "juggler", "unknown role juggler"),
+        ("/workers/worker_base/defaults/poll", "sometimes", "'sometimes' is not a number"),
+        ("/server/heartbeat_timeout", "[", "the value of /server/heartbeat_timeout is not YAML"),
+        ("no path", "1", "'no path' is not of the form /a/b/c"),
+    ],
+)
+def test_garbage_in_rows_while_a_server_runs(
+    environment: Environment, dsn: str, home: Home, key: str, value: str, said: str
+) -> None:
+    """What was in force stays in force, also for the workers; the next start is refused."""
+    with appliance(dsn, home.path) as server:
+        workers = server.wait_for_workers(3)
+        change_setting(server, key, value)
+        eventually(lambda: said in server.log(), what="the server names it")
+        eventually(lambda: server.log().count(said) >= (1 if "role" in key else 4), what="and so does every worker")
+        assert server.workers() == workers and server.process.poll() is None
+        status = run(environment, "miq", "status")
+        assert status.code == 0 and "3" in status.out
+        assert "role" in key or said in status.out.partition("Needs attention:")[2]
+        assert server.stop() == 0
+    with nothing_written(dsn):
+        assert said in refused(environment, "miq-server")
+
+
+@pytest.mark.parametrize("command", [("miq-server",), WORKER], ids=" ".join)
+def test_a_home_that_cannot_be(environment: Environment, dsn: str, tmp_path: Path, command: Sequence[str]) -> None:
+    (tmp_path / "file").write_text("")
+    for home in (tmp_path / "file", tmp_path / "file" / "below"):
+        with nothing_written(dsn):
+            assert f"MIQ_HOME {home} cannot be used" in refused(environment | {"MIQ_HOME": str(home)}, *command)
+
+
+# -- providers ---------------------------------------------------------------------------------------------------------
+
+ACME = "ManageIQ::Providers::Acme::CloudManager"
+RECORD = f"""
+from miq.models.worker_types import BaseRefreshWorker
+from miq.providers.base.manager import Manager, Provider
+
+class CloudManager(Manager):
+    type, ems_type, description, vendor = "{ACME}", "acme", "Acme Cloud", "acme"
+    check = "acme.connection:check"
+
+class RefreshWorker(BaseRefreshWorker):
+    name, manager, runner = "{ACME}::RefreshWorker", CloudManager.type, "acme.runner:Runner"
+
+PROVIDER = Provider("acme", (CloudManager,), (RefreshWorker,), sdk="acme.connection")
+"""
+NO_SDK = "import sdk_of_acme\n"
+NOT_THERE = "ModuleNotFoundError: No module named 'sdk_of_acme'"
+
+
+def install(folder: Path, **modules: str) -> str:
+    """A package `acme` with an entry point, as pip would leave it; the folder to import it from."""
+    (folder / "acme").mkdir(parents=True)
+    for name, text in modules.items():
+        (folder / "acme" / f"{name}.py").write_text(text)
+    about = folder / "acme-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[miq.providers]\nacme = acme:PROVIDER\n")
+    return str(folder)
+
+
+def add_valid(server: Appliance, type_name: str) -> int:
+    """A manager whose credentials were found to be valid."""
+    server.sql(
+        "INSERT INTO ext_management_systems (name, type, zone_id, provider_region)"
+        " SELECT %s, %s, id, 'us-east-1' FROM zones WHERE name = 'default'",
+        type_name,
+        type_name,
+    )
+    server.sql(
+        "INSERT INTO authentications (resource_type, resource_id, authtype, status)"
+        " SELECT 'ExtManagementSystem', id, 'default', 'Valid' FROM ext_management_systems WHERE type = %s",
+        type_name,
+    )
+    server.sql("NOTIFY miq_sync")
+    return int(server.sql("SELECT id FROM ext_management_systems WHERE type = %s", type_name)[0][0])
+
+
+def assert_the_others_work(server: Appliance) -> None:
+    server.sql("INSERT INTO miq_queue (class_name, method_name) VALUES ('Diagnostics', 'noop')")
+    eventually(lambda: server.sql("SELECT count(*) FROM miq_queue WHERE class_name = 'Diagnostics'") == [(0,)])
+
+
+def test_an_sdk_that_does_not_import_takes_down_its_own_workers_only(
+    environment: Environment, dsn: str, home: Home, tmp_path: Path
+) -> None:
+    extra = install(tmp_path / "extra", __init__=RECORD, connection=NO_SDK, runner=NO_SDK)
+    environment["PYTHONPATH"] = extra
+    amazon = "ManageIQ::Providers::Amazon::CloudManager"
+    with appliance(dsn, home.path, PYTHONPATH=extra) as server:
+        others = server.wait_for_workers(3)
+        ems_id = add_valid(server, ACME)
+        add_valid(server, amazon)
+        status = eventually(
+            lambda: (
+                found if (found := json.loads(run(environment, "miq", "status", "--json").out))["back_offs"] else None
+            ),
+            seconds=60,
+            what="its worker backs off",
+        )
+        assert [row["type"] for row in status["back_offs"]] == [f"{ACME}::RefreshWorker"]
+        assert {row["reason"] for row in status["exits"]} == {f"acme.runner:Runner does not import: {NOT_THERE}"}
+        assert (status["broken_providers"], status["unknown_types"]) == ({}, [])
+        assert server.workers(f"{amazon}::RefreshWorker")
+        assert [row for row in server.workers() if row in others] == others
+        assert_the_others_work(server)
+        shown = run(environment, "miq", "status").out
+        assert NOT_THERE in shown
+        assert f"acme does not import: {NOT_THERE}" in server.log()
+        # by hand, it is one line
+        with_rows = "SELECT count(*) FROM miq_workers WHERE unsupervised"
+        line = refused(environment, "miq-worker", "Acme::CloudManager::RefreshWorker", str(ems_id))
+        assert "acme.runner:Runner does not import" in line and NOT_THERE in line
+        assert server.sql(with_rows) == [(0,)]
+        assert server.stop() == 0
+
+
+def test_a_record_that_does_not_load_is_named(environment: Environment, dsn: str, home: Home, tmp_path: Path) -> None:
+    extra = install(tmp_path / "extra", __init__=NO_SDK)
+    environment["PYTHONPATH"] = extra
+    with appliance(dsn, home.path, PYTHONPATH=extra) as server:
+        server.wait_for_workers(3)
+        add_valid(server, ACME)
+        assert_the_others_work(server)
+        status = json.loads(run(environment, "miq", "status", "--json").out)
+        assert status["broken_providers"] == {"acme": NOT_THERE}
+        assert [row["type"] for row in status["unknown_types"]] == [ACME]
+        assert f"provider acme does not load: {NOT_THERE}" in run(environment, "miq", "status").out
+        assert f"provider acme does not load: {NOT_THERE}" in run(environment, "miq", "ems", "types").err
+        assert "unknown worker class" in refused(environment, "miq-worker", f"{ACME}::RefreshWorker", "1")
+        assert len(server.workers()) == 3
+        assert server.stop() == 0
+
+
+def test_rows_of_an_unknown_type_are_named_and_left_alone(environment: Environment, dsn: str, home: Home) -> None:
+    with appliance(dsn, home.path) as server:
+        workers = server.wait_for_workers(3)
+        ems_id = add_valid(server, ACME)
+        ((worker_id,),) = server.sql(
+            "INSERT INTO miq_workers (guid, type, status, pid, queue_name, miq_server_id) SELECT 'foreign', %s,"
+            " 'started', 1, 'ems_99', id FROM miq_servers RETURNING id",
+            f"{ACME}::RefreshWorker",
+        )
+        assert_the_others_work(server)
+        status = json.loads(run(environment, "miq", "status", "--json").out)
+        assert {(row["table"], row["id"], row["type"]) for row in status["unknown_types"]} == {
+            ("miq_workers", worker_id, f"{ACME}::RefreshWorker"),
+            ("ext_management_systems", ems_id, ACME),
+        }
+        shown = run(environment, "miq", "status").out
+        assert f"miq_workers {worker_id} : type {ACME}::RefreshWorker is unknown here" in shown
+        assert f"ext_management_systems {ems_id} {ACME}: type {ACME} is unknown here" in shown
+        (listed,) = json.loads(run(environment, "miq", "ems", "list", "--json").out)
+        assert listed["type"] == ACME
+        assert f"no installed provider knows the type {ACME}" in run(environment, "miq", "ems", "check", ACME).err
+        assert [row for row in server.workers() if row[0] != worker_id] == workers
+        assert server.stop() == 0
+    # a server that starts finds what is left of it
+    with appliance(dsn, home.path) as server:
+        server.wait_for_workers(3)
+        assert server.stop() == 0

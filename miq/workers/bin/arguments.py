@@ -1,4 +1,4 @@
-"""The command line of the executables that are no `miq`: what cannot be used is one line, as everywhere, and exit code 2."""
+"""The command line of `miq-server` and `miq-worker`: what cannot be used is one line, and exit code 2."""
 
 from __future__ import annotations
 
