@@ -66,7 +66,7 @@ class Channel:
 class InHand:
     """What a worker is doing.
 
-    the message, when it has to be over (CLOCK_MONOTONIC seconds), whether it may run again.
+    The message, when it has to be over (CLOCK_MONOTONIC seconds), whether it may run again.
     """
 
     message_id: int

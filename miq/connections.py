@@ -7,16 +7,16 @@ an error. Nothing here connects anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from miq import paths, plugins
-from miq.models import Authentication, Endpoint, ExtManagementSystem
+from miq.db import run_in
+from miq.models import ExtManagementSystem
 from miq.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +25,33 @@ if TYPE_CHECKING:
 RESOURCE_TYPE = "ExtManagementSystem"
 DEFAULT = "default"
 HTTP_PROXY = "http_proxy"
+
+
+class ManagerRow(NamedTuple):
+    """What of a manager's row is needed to refresh it, and the name of its zone."""
+
+    id: int
+    name: str | None
+    type: str | None
+    enabled: bool | None
+    provider_region: str | None
+    parent_ems_id: int | None
+    zone: str | None
+
+
+class _Endpoint(NamedTuple):
+    url: str | None = None
+    hostname: str | None = None
+    port: int | None = None
+    verify_ssl: int | None = None
+    certificate_authority: str | None = None
+
+
+class _Authentication(NamedTuple):
+    userid: str | None
+    #: encrypted, as stored
+    password: str | None
+    service_account: str | None
 
 
 @dataclass(frozen=True)
@@ -56,29 +83,41 @@ class ConnectionSpec:
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
+def manager_rows(session: Session, ems_ids: Sequence[int]) -> list[ManagerRow]:
+    """Those of the managers that are there, in the order of their ids."""
+    found = run_in(
+        session,
+        "SELECT ems.id, ems.name, ems.type, ems.enabled, ems.provider_region, ems.parent_ems_id, zones.name"
+        " FROM ext_management_systems ems LEFT JOIN zones ON zones.id = ems.zone_id"
+        " WHERE ems.id = ANY(%(ids)s) ORDER BY ems.id",
+        {"ids": list(ems_ids)},
+    )
+    return [ManagerRow(*row) for row in found]
+
+
 def connection_spec(
-    session: Session, ems: ExtManagementSystem, settings: Settings, *, key: Key | None = None
+    session: Session, ems: ManagerRow | ExtManagementSystem, settings: Settings, *, key: Key | None = None
 ) -> ConnectionSpec:
     """How to reach the manager now. `key` is the appliance's own unless given (or held in `session.info["key"]`).
 
     Raises SecretError when a secret cannot be decrypted.
     """
-    owner = _owner(session, ems)
+    owner_id = _owner_id(session, ems)
     secrets = _Secrets(key or session.info.get("key"))
     manager = plugins.manager_type(ems.type)
     ems_type = manager.ems_type if manager is not None else ""
-    endpoint = _endpoint(session, owner.id, DEFAULT) or Endpoint()
+    endpoint = _endpoint(session, owner_id, DEFAULT) or _Endpoint()
     return ConnectionSpec(
         ems_id=ems.id,
         name=ems.name or "",
         provider_region=ems.provider_region,
-        credentials=_credentials(session, owner.id, secrets),
+        credentials=_credentials(session, owner_id, secrets),
         endpoint_url=endpoint.url or None,
         hostname=endpoint.hostname or None,
         port=endpoint.port,
         verify_ssl=endpoint.verify_ssl != 0,
         certificate_authority=endpoint.certificate_authority or None,
-        http_proxy=_own_proxy(session, owner.id, secrets) or _configured_proxy(settings, ems_type),
+        http_proxy=_own_proxy(session, owner_id, secrets) or _configured_proxy(settings, ems_type),
         settings=settings.get(f"ems_refresh.{ems_type}", {}) or {},
     )
 
@@ -99,22 +138,30 @@ class _Secrets:
         return self._key.decrypt(stored)
 
 
-def _owner(session: Session, ems: ExtManagementSystem) -> ExtManagementSystem:
+def _owner_id(session: Session, ems: ManagerRow | ExtManagementSystem) -> int:
     """A child manager is reached through its parent."""
-    parent = session.get(ExtManagementSystem, ems.parent_ems_id) if ems.parent_ems_id is not None else None
-    return parent or ems
+    parents = manager_rows(session, [ems.parent_ems_id]) if ems.parent_ems_id is not None else []
+    return parents[0].id if parents else ems.id
 
 
-def _endpoint(session: Session, ems_id: int, role: str) -> Endpoint | None:
-    of_manager = select(Endpoint).where(Endpoint.resource_type == RESOURCE_TYPE, Endpoint.resource_id == ems_id)
-    return session.scalars(of_manager.where(Endpoint.role == role).order_by(Endpoint.id)).first()
+def _endpoint(session: Session, ems_id: int, role: str) -> _Endpoint | None:
+    row = run_in(
+        session,
+        "SELECT url, hostname, port, verify_ssl, certificate_authority FROM endpoints"
+        " WHERE resource_type = %(kind)s AND resource_id = %(id)s AND role = %(role)s ORDER BY id LIMIT 1",
+        {"kind": RESOURCE_TYPE, "id": ems_id, "role": role},
+    ).fetchone()
+    return _Endpoint(*row) if row else None
 
 
-def _authentication(session: Session, ems_id: int, authtype: str) -> Authentication | None:
-    of_manager = select(Authentication).where(
-        Authentication.resource_type == RESOURCE_TYPE, Authentication.resource_id == ems_id
-    )
-    return session.scalars(of_manager.where(Authentication.authtype == authtype).order_by(Authentication.id)).first()
+def _authentication(session: Session, ems_id: int, authtype: str) -> _Authentication | None:
+    row = run_in(
+        session,
+        "SELECT userid, password, service_account FROM authentications"
+        " WHERE resource_type = %(kind)s AND resource_id = %(id)s AND authtype = %(authtype)s ORDER BY id LIMIT 1",
+        {"kind": RESOURCE_TYPE, "id": ems_id, "authtype": authtype},
+    ).fetchone()
+    return _Authentication(*row) if row else None
 
 
 def _credentials(session: Session, ems_id: int, secrets: _Secrets) -> Credentials:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
 import psycopg
 from psycopg.pq import ConnStatus, PGconn, TransactionStatus
 from sqlalchemy import create_engine
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
@@ -47,6 +48,26 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+class OneConnection(psycopg.Connection[Row]):
+    """The connection that plain statements and SQLAlchemy share."""
+
+    _unrolled = False
+
+    def rollback(self) -> None:
+        """Take back the transaction that is open."""
+        if not self._unrolled:
+            super().rollback()
+
+    @contextmanager
+    def unrolled(self) -> Iterator[None]:
+        """SQLAlchemy ends its looking around on a new connection with a rollback: not of what is open on this one."""
+        self._unrolled = self.info.transaction_status != TransactionStatus.IDLE
+        try:
+            yield
+        finally:
+            self._unrolled = False
+
+
 class Database:
     """This process's connection to the database.
 
@@ -68,14 +89,14 @@ class Database:
         self.application_name = application_name
         self._connect_timeout = connect_timeout
         self._limits = {"statement_timeout": statement_timeout, "lock_timeout": lock_timeout}
-        self._connection: psycopg.Connection[Row] | None = None
+        self._connection: OneConnection | None = None
         self._engine: Engine | None = None
         self._channels: dict[str, Callable[[], None]] = {}
 
     # -- the connection ------------------------------------------------------------------------------------------------
 
     @property
-    def connection(self) -> psycopg.Connection[Row]:
+    def connection(self) -> OneConnection:
         """The live connection, made when there is none.
 
         Raises psycopg.OperationalError when the server is out of reach.
@@ -102,7 +123,7 @@ class Database:
             pgconn.finish()
             raise psycopg.OperationalError(error)
         pgconn.nonblocking = 1
-        connection: psycopg.Connection[Row] = psycopg.Connection(pgconn)
+        connection = OneConnection(pgconn)
         connection.add_notify_handler(lambda notice: self._notified(notice.channel))
         self._connection = connection
         for channel in self._channels:
@@ -168,18 +189,24 @@ class Database:
         """An SQLAlchemy engine over the one connection."""
         connection = self.connection
         if self._engine is None:
-            self._engine = create_engine(
+            engine = create_engine(
                 "postgresql+psycopg://",
                 creator=lambda: connection,
                 poolclass=StaticPool,
                 pool_reset_on_return="rollback",
             )
+            with connection.unrolled():
+                engine.connect().close()
+            self._engine = engine
         return self._engine
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """An ORM session, committed at the end, rolled back on an error. `session.info["database"]` is this object."""
-        with Session(self.engine, expire_on_commit=False, info={"database": self}) as session:
+        """An ORM session, committed at the end, rolled back on an error. `session.info["database"]` is this object.
+
+        It connects with its first statement, and one that is not used costs nothing.
+        """
+        with LazySession(expire_on_commit=False, info={"database": self}) as session:
             yield session
             session.commit()
 
@@ -209,6 +236,58 @@ class Database:
         heard = self._channels.get(channel)
         if heard:
             heard()
+
+
+class LazySession(Session):
+    """A session of `Database.session()`: plain statements (`run_in`) and the ORM's share its one transaction."""
+
+    @cached_property
+    def raw(self) -> OneConnection:
+        """The connection of this session, from its first statement on: a lost one is not replaced under it."""
+        return database_of(self).connection
+
+    def get_bind(self, *args: Any, **options: Any) -> Engine | Connection:  # noqa: ANN401 - SQLAlchemy's own
+        """SQLAlchemy asks for it with the first statement of the ORM."""
+        if self.bind is None:
+            database = database_of(self)
+            if self.raw is not database.current:
+                raise psycopg.OperationalError("the connection of this session was lost")
+            self.bind = database.engine
+        return super().get_bind(*args, **options)
+
+    def commit(self) -> None:
+        """Commit what either has changed."""
+        super().commit()
+        if self._has_begun():
+            self.raw.commit()
+
+    def rollback(self) -> None:
+        """Take back what either has changed."""
+        super().rollback()
+        if self._has_begun():
+            self.raw.rollback()
+
+    def close(self) -> None:
+        """Take back what was not committed."""
+        super().close()
+        if self._has_begun():
+            self.raw.rollback()
+
+    def _has_begun(self) -> bool:
+        begun = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+        return "raw" in self.__dict__ and self.raw.info.transaction_status in begun
+
+
+def run_in(session: Session, statement: str, parameters: Mapping[str, Any] | None = None) -> psycopg.Cursor[Row]:
+    """One plain statement in the session's transaction, after what the ORM has still to write.
+
+    For what every worker does: the ORM's machinery costs a forked process some thirteen megabytes.
+    """
+    assert isinstance(session, LazySession)
+    session.flush()
+    if session.in_nested_transaction():
+        session.connection()  # makes the savepoint, if there is none yet
+    return session.raw.execute(statement, parameters)
 
 
 def database_of(session: Session) -> Database:

@@ -33,6 +33,11 @@ class LineFormatter(logging.Formatter):
         return head + text.replace("\n", " | ")
 
 
+def hold_back() -> None:
+    """Say nothing until `configure` is called: Python would print bare messages, tracebacks and all, on its own."""
+    logging.getLogger("miq").addHandler(logging.NullHandler())
+
+
 def configure(log_file: Path | None, level: str = "info", terminal: bool = False) -> None:
     """Send the `miq` loggers to the file (appended), to standard error, or to both.
 

@@ -49,7 +49,7 @@ def set_title(title: str) -> None:
 def start_time(pid: int) -> int | None:
     """Clock ticks since boot at which the process started.
 
-    with the pid, an identity. None when it is gone or a zombie.
+    With the pid, an identity. None when it is gone or a zombie.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123 - every worker does this at its birth

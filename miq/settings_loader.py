@@ -24,7 +24,7 @@ _LEVELS = {"MiqRegion": 0, "Zone": 1, "MiqServer": 2}
 def shipped() -> list[settings.Layer]:
     """The layers below the database's.
 
-    they do not change while the program runs, and the mold has read them for its workers.
+    They do not change while the program runs, and the mold has read them for its workers.
     """
     return [
         settings.read_file(paths.shipped("etc") / "miq.yml"),

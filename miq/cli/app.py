@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from miq import __version__
+from miq import __version__, log
 from miq.errors import MiqError, ProviderError, UsageError
 
 NOUNS = {
@@ -80,6 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
+    if not debug:
+        log.hold_back()
     try:
         code = build(given)(args=given, prog_name="miq", standalone_mode=False)
         sys.stdout.flush()

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from miq import plugins
+from miq.connections import ManagerRow, manager_rows
 from miq.ems_refresh import target
 from miq.ems_refresh.queueing import queue_refresh
 from miq.ems_refresh.refresher import refresh_manager
@@ -45,12 +46,12 @@ def refresh(session: Session, record: None, targets: Any, cause: str | None = No
         raise RefreshFailed("; ".join(failures))
 
 
-def _manager(session: Session, class_name: str, record_id: int) -> ExtManagementSystem | None:
+def _manager(session: Session, class_name: str, record_id: int) -> ManagerRow | None:
     """The manager behind a target; None, with a log line, for one that is not to be refreshed."""
     if class_name != BASE_CLASS and plugins.manager_type(class_name) is None:
         log.warning("MIQ(EmsRefresh.refresh) %s %s: not a manager of an installed provider", class_name, record_id)
         return None
-    ems = session.get(ExtManagementSystem, record_id, populate_existing=True)
+    ems = next(iter(manager_rows(session, [record_id])), None)
     if ems is None:
         log.warning("MIQ(EmsRefresh.refresh) EMS id: [%s] is gone: no refresh", record_id)
     elif not ems.enabled:

@@ -10,13 +10,14 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from miq import names, paths, settings_loader
+from miq.connections import ManagerRow, manager_rows
 from miq.ems_refresh import target
-from miq.models import ExtManagementSystem, MiqQueue, Zone
+from miq.models import MiqQueue
 from miq.models.worker_types import BaseRefreshWorker, worker_types
 from miq.queue.put import Message, put_or_merge
 from miq.queue.tasks import create_task as put_task
@@ -36,11 +37,8 @@ def queue_refresh(
 ) -> list[int]:
     """Put or merge one full refresh per enabled manager; the ids of their tasks when asked for."""
     settings = settings or session.info.get("settings") or settings_loader.local(paths.home())
-    managers = session.scalars(
-        select(ExtManagementSystem).where(ExtManagementSystem.id.in_(ems_ids)).order_by(ExtManagementSystem.id)
-    ).all()
     tasks = []
-    for ems in managers:
+    for ems in manager_rows(session, ems_ids):
         if not ems.enabled:
             log.info("MIQ(EmsRefresh.queue_refresh) EMS: [%s], id: [%s] is paused: no refresh", ems.name, ems.id)
             continue
@@ -50,28 +48,27 @@ def queue_refresh(
     return tasks
 
 
-def _put(session: Session, ems: ExtManagementSystem, cause: str, settings: Settings) -> int:
+def _put(session: Session, ems: ManagerRow, cause: str, settings: Settings) -> int:
     targets = [(ems.type or "ExtManagementSystem", ems.id)]
     message = Message(
         class_name="EmsRefresh",
         method_name="refresh",
         args=[targets, cause],
         queue_name=names.queue_of(ems.id),
-        zone=session.scalar(select(Zone.name).where(Zone.id == ems.zone_id)),
+        zone=ems.zone,
         role="ems_inventory",
         msg_timeout=queue_timeout(ems.type, settings),
     )
 
-    def merge(waiting: MiqQueue) -> None:
-        args = json.loads(waiting.args or "[]")
-        waited_for = args[0] if args else []
-        waiting_cause = args[1] if len(args) > 1 else None
-        waiting.args = json.dumps([target.union(waited_for, targets), target.unite_causes(waiting_cause, cause)])
+    def merge(waiting: list[Any]) -> list[Any]:
+        waited_for = waiting[0] if waiting else []
+        waiting_cause = waiting[1] if len(waiting) > 1 else None
+        return [target.union(waited_for, targets), target.unite_causes(waiting_cause, cause)]
 
     return put_or_merge(session, message, merge)
 
 
-def _task_of(session: Session, message_id: int, ems: ExtManagementSystem) -> int:
+def _task_of(session: Session, message_id: int, ems: ManagerRow) -> int:
     """The task of the waiting message; a new one when nobody waits for it yet."""
     waiting = session.get_one(MiqQueue, message_id, populate_existing=True)
     if waiting.miq_task_id is None:

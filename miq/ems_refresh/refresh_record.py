@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import update
+from psycopg.types.json import Jsonb
 from sqlalchemy.orm import Session
 
 from miq import process
 from miq.clock import utc
+from miq.db import run_in
 from miq.ems_refresh.saver import Counts
-from miq.models import EmsRefresh, ExtManagementSystem, RefreshState
+from miq.models import RefreshState
 
 log = logging.getLogger(__name__)
 
@@ -37,22 +38,28 @@ class Record:
 def begin(session: Session, ems_id: int, cause: str | None, miq_task_id: int | None) -> Record:
     """Open the record; one that a dead worker left running is closed first."""
     now = utc()
-    left = update(EmsRefresh).where(EmsRefresh.ems_id == ems_id, EmsRefresh.state == RefreshState.RUNNING)
-    session.execute(left.values(state=RefreshState.ERROR, error="the worker died", finished_on=now))
-    row = EmsRefresh(
-        ems_id=ems_id,
-        kind="full",
-        cause=cause,
-        state=RefreshState.RUNNING,
-        started_on=now,
-        collections={},
-        miq_task_id=miq_task_id,
-        worker_guid=session.info.get("worker_guid"),
+    run_in(
+        session,
+        "UPDATE ems_refreshes SET state = 'error', error = 'the worker died', finished_on = %(now)s"
+        " WHERE ems_id = %(ems_id)s AND state = 'running'",
+        {"ems_id": ems_id, "now": now},
     )
-    session.add(row)
+    opened = run_in(
+        session,
+        "INSERT INTO ems_refreshes (ems_id, cause, started_on, miq_task_id, worker_guid)"
+        " VALUES (%(ems_id)s, %(cause)s, %(now)s, %(task_id)s, %(guid)s) RETURNING id",
+        {
+            "ems_id": ems_id,
+            "cause": cause,
+            "now": now,
+            "task_id": miq_task_id,
+            "guid": session.info.get("worker_guid"),
+        },
+    ).fetchone()
     session.commit()
+    assert opened is not None
     process.reset_peak_rss()
-    return Record(row.id, ems_id)
+    return Record(opened[0], ems_id)
 
 
 def finish(
@@ -60,10 +67,13 @@ def finish(
 ) -> None:
     """Close the record and tell the manager."""
     now = _close(session, record, state, error, counts)
-    told: dict[str, Any] = {"last_refresh_date": now, "last_refresh_error": error}
-    if state in (RefreshState.OK, RefreshState.PARTIAL):
-        told["last_refresh_success_date"] = now
-    session.execute(update(ExtManagementSystem).where(ExtManagementSystem.id == record.ems_id).values(told))
+    saved = ", last_refresh_success_date = %(now)s" if state in (RefreshState.OK, RefreshState.PARTIAL) else ""
+    run_in(
+        session,
+        "UPDATE ext_management_systems"  # noqa: S608 - a constant
+        f" SET last_refresh_date = %(now)s, last_refresh_error = %(error)s{saved} WHERE id = %(ems_id)s",
+        {"ems_id": record.ems_id, "now": now, "error": error},
+    )
     session.commit()
 
 
@@ -77,16 +87,19 @@ def _close(
     session: Session, record: Record, state: RefreshState, error: str | None, counts: Mapping[str, Counts]
 ) -> datetime:
     now = utc()
-    session.execute(
-        update(EmsRefresh)
-        .where(EmsRefresh.id == record.id)
-        .values(
-            state=state,
-            finished_on=now,
-            seconds=round(time.monotonic() - record.began, 3),
-            collections={name: count.as_json() for name, count in counts.items()},
-            error=error,
-            memory_peak=process.peak_rss(),
-        )
+    values: dict[str, Any] = {
+        "id": record.id,
+        "state": state,
+        "now": now,
+        "seconds": round(time.monotonic() - record.began, 3),
+        "collections": Jsonb({name: count.as_json() for name, count in counts.items()}),
+        "error": error,
+        "peak": process.peak_rss(),
+    }
+    run_in(
+        session,
+        "UPDATE ems_refreshes SET state = %(state)s, finished_on = %(now)s, seconds = %(seconds)s,"
+        " collections = %(collections)s, error = %(error)s, memory_peak = %(peak)s WHERE id = %(id)s",
+        values,
     )
     return now

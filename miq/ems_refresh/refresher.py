@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from miq import paths, plugins, settings_loader
-from miq.connections import connection_spec
+from miq.connections import ManagerRow, connection_spec
 from miq.db import Database, database_of
 from miq.ems_refresh import refresh_record
 from miq.ems_refresh.inventory_collection import Collections
@@ -34,7 +34,7 @@ from miq.errors import (
     RefreshFailed,
     StopRequested,
 )
-from miq.models import ExtManagementSystem, RefreshState
+from miq.models import RefreshState
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Result:
     counts: Mapping[str, Counts]
 
 
-def refresh_manager(session: Session, ems: ExtManagementSystem, *, cause: str | None = None) -> Result:
+def refresh_manager(session: Session, ems: ManagerRow, *, cause: str | None = None) -> Result:
     """Refresh one manager and record how it went.
 
     Raises RefreshFailed when nothing could be saved, and passes on StopRequested, MessageTimeout and a lost database.
@@ -123,7 +123,7 @@ def _recorded(session: Session, record: refresh_record.Record, text: str) -> boo
     return True
 
 
-def _collect_and_save(session: Session, ems: ExtManagementSystem) -> Result:
+def _collect_and_save(session: Session, ems: ManagerRow) -> Result:
     manager = plugins.manager_type(ems.type)
     if manager is None or manager.inventory is None:
         raise RefreshFailed(f"no installed provider keeps the inventory of a {ems.type}")

@@ -242,7 +242,7 @@ def _end_in(session: Session, outcome: Outcome) -> None:
 def give_back(database: Database, ids: list[int], *, deliver_on: datetime | None = None, attempt: int = 0) -> None:
     """Put messages that are held back to ready, or into the twin that waits already.
 
-    wakes the workers of their queues.
+    Wakes the workers of their queues.
     """
     parameters = {"ids": ids, "deliver_on": deliver_on, "attempt": attempt}
     with database.transaction() as connection:

@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, text
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from miq.models import MessageState, MiqQueue, Priority
+from miq.db import run_in
+from miq.models import Priority
+
+Merge = Callable[[list[Any]], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ class Message:
 
 def put(session: Session, message: Message) -> int:
     """Insert the message; its id. Wakes a worker at commit."""
-    return int(session.scalars(insert(MiqQueue).values(message.columns()).returning(MiqQueue.id)).one())
+    inserted = _insert(session, message.columns())
+    assert inserted is not None
+    return inserted
 
 
 def put_unless_exists(session: Session, message: Message, *, busy_too: bool = False) -> int:
@@ -90,36 +93,41 @@ def put_unless_exists(session: Session, message: Message, *, busy_too: bool = Fa
     """
     key = message.merge_key(with_args=True)
     if busy_too:
-        busy = select(MiqQueue.id).where(MiqQueue.merge_key == key, MiqQueue.state == MessageState.DEQUEUE)
-        if (found := session.scalar(busy.limit(1))) is not None:
-            return int(found)
-    return _put_with_key(session, message, key, lambda waiting: None)
+        busy = "SELECT id FROM miq_queue WHERE merge_key = %(key)s AND state = 'dequeue' LIMIT 1"
+        if (found := run_in(session, busy, {"key": key}).fetchone()) is not None:
+            return int(found[0])
+    return _put_with_key(session, message, key, None)
 
 
-def put_or_merge(session: Session, message: Message, merge: Callable[[MiqQueue], None]) -> int:
-    """Insert, or hand the ready message that calls the same, whatever its args, to `merge`, which changes it in place.
+def put_or_merge(session: Session, message: Message, merge: Merge) -> int:
+    """Insert, or give the ready message that calls the same, whatever its args, the args that `merge` makes of them.
 
     The waiting row is locked while it is changed, so that no worker takes it in between.
     """
     return _put_with_key(session, message, message.merge_key(with_args=False), merge)
 
 
-def _put_with_key(session: Session, message: Message, key: str, merge: Callable[[MiqQueue], None]) -> int:
-    waiting = select(MiqQueue).where(MiqQueue.merge_key == key, MiqQueue.state == MessageState.READY).with_for_update()
+def _put_with_key(session: Session, message: Message, key: str, merge: Merge | None) -> int:
+    waiting = "SELECT id, args FROM miq_queue WHERE merge_key = %(key)s AND state = 'ready' FOR UPDATE"
     while True:
-        row = session.scalars(waiting.execution_options(populate_existing=True)).first()
+        row = run_in(session, waiting, {"key": key}).fetchone()
         if row is not None:
-            merge(row)
-            session.flush()
-            return row.id
-        inserted = session.scalar(
-            insert(MiqQueue)
-            .values(**message.columns(), merge_key=key)
-            .on_conflict_do_nothing(
-                index_elements=[MiqQueue.merge_key],
-                index_where=text("state = 'ready' AND merge_key IS NOT NULL"),
-            )
-            .returning(MiqQueue.id)
-        )
+            if merge is not None:
+                args = json.dumps(merge(json.loads(row[1] or "[]")))
+                run_in(session, "UPDATE miq_queue SET args = %(args)s WHERE id = %(id)s", {"id": row[0], "args": args})
+            return int(row[0])
+        inserted = _insert(session, {**message.columns(), "merge_key": key})
         if inserted is not None:
-            return int(inserted)
+            return inserted
+
+
+def _insert(session: Session, columns: dict[str, Any]) -> int | None:
+    """The id of the new row; None when an equal one is ready."""
+    values = ", ".join(f"%({name})s" for name in columns)
+    row = run_in(
+        session,
+        f"INSERT INTO miq_queue ({', '.join(columns)}) VALUES ({values})"  # noqa: S608 - names of fields
+        " ON CONFLICT (merge_key) WHERE state = 'ready' AND merge_key IS NOT NULL DO NOTHING RETURNING id",
+        columns,
+    ).fetchone()
+    return int(row[0]) if row else None

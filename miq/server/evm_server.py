@@ -129,7 +129,7 @@ class EvmServer:
         self.supervisor.kill_overdue()
         self.strategy.retry_waiting()
         if not self.link.do(self._with_database):
-            self.sync_wanted = True
+            self.sync_wanted = self.config_wanted = True  # what is announced while the database is away, nobody hears
         systemd.notify("WATCHDOG=1")
         if self.quiescing is not None and self.exit_code is None:
             self._finish_quiesce()
@@ -139,6 +139,8 @@ class EvmServer:
         times = [self.supervisor.children.next_deadline(), self.quiescing]
         if self.link.away:
             times.append(self.link.retry_at)
+        elif self.quiescing is None and (self.sync_wanted or self.config_wanted):
+            times.append(now)  # heard in the middle of a statement
         else:
             times += [self.monitor.next_due(), self.supervisor.failures.next_retry()]
         if watchdog := systemd.watchdog_seconds():

@@ -51,7 +51,7 @@ def validate(child: Child, in_hand: InHand, limits: Limits, now: float) -> Verdi
 def grace(verdict: Verdict, in_hand: InHand, limits: Limits, now: float) -> float:
     """When a worker that was told to stop is killed.
 
-    at once-and-a-bit when it does not answer, else after its message.
+    At once-and-a-bit when it does not answer, else after its message.
     """
     if verdict in (Verdict.NOT_RESPONDING, Verdict.NOT_STARTED):
         return now + limits.kill_grace

@@ -37,6 +37,11 @@ log = logging.getLogger("miq.workers.mold")
 #: seconds a worker waits for the process in the middle to leave
 REPARENT_LIMIT = 5.0
 
+#: the unit in which CPython's allocator gives out room for small objects of one size
+_POOL = 1 << 14
+#: what `fill_holes` keeps alive
+_FILLINGS: list[list[bytes]] = []
+
 
 def main(argv: list[str]) -> int:
     """Serve the server at the other end of file descriptor `argv[1]` until it goes away."""
@@ -105,7 +110,22 @@ def freeze() -> None:
     """Put the whole heap out of the collector's sight, so that no collection in a child touches the shared pages."""
     gc.disable()
     gc.collect()
+    fill_holes()
     gc.freeze()
+
+
+def fill_holes() -> None:
+    """Use up the free room between the small objects, so that new ones of a worker come to lie on pages of their own.
+
+    The allocator hands out such room first; each piece of it would cost the worker a copy of the page around it. It is
+    used up when what is allocated lies close together.
+    """
+    for size in range(48, 513, 16):
+        pools = None
+        while pools is None or len(pools) > 4:
+            filling = [bytes(size - sys.getsizeof(b"")) for _ in range(2 * _POOL // size)]
+            pools = {id(each) // _POOL for each in filling}
+            _FILLINGS.append(filling)
 
 
 def serve(wire: socket.socket, server_pid: int) -> None:

@@ -19,4 +19,4 @@ class RefreshWorker(QueueWorkerBase):
     def before_work(self) -> None:
         assert self.ems_id is not None
         with self.database.session() as session:
-            queue_refresh(session, [self.ems_id], cause="worker start")
+            queue_refresh(session, [self.ems_id], cause="worker start", settings=self.settings)

@@ -257,7 +257,8 @@ class WorkerBase:
             self.heartbeat()
 
     def _reconnected(self) -> None:
-        """The first statements on a new connection: tell our backend's pid."""
+        """The first statements on a new connection: tell our backend's pid, and read what nobody could announce."""
+        self._config_changed()
         self.database.run(
             "UPDATE miq_workers SET sql_spid = %(spid)s WHERE id = %(id)s",
             {"spid": self.database.backend_pid, "id": self.place.worker_id},

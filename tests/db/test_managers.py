@@ -45,6 +45,7 @@ from miq.models import (
     MiqTask,
     Vm,
 )
+from miq.models.worker_types import worker_types
 from miq.paths import Home
 from miq.providers.base.manager import ConnectionSpec, Manager
 from miq.queue.put import Message, put
@@ -81,10 +82,12 @@ def check(spec: ConnectionSpec) -> None:
 
 
 @pytest.fixture(autouse=True)
-def provider(monkeypatch: pytest.MonkeyPatch) -> None:
+def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     FOUND.clear()
     record = SimpleNamespace(name="fake", managers=(CloudManager,), worker_types=(), settings={}, queue_methods=())
     monkeypatch.setattr(plugins, "_load", lambda: ({"fake": record}, {"sick": "ImportError: no module"}))
+    yield
+    worker_types.cache_clear()  # what was found of the fake is not for the next test
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -318,8 +317,8 @@ def test_put_unless_exists_counts_args_and_ignores_what_is_being_done(database: 
 
 
 def test_put_or_merge_changes_the_one_that_waits(database: Database) -> None:
-    def merge(row: MiqQueue) -> None:
-        row.args = json.dumps([*json.loads(row.args or "[]"), 2])
+    def merge(waiting: list[Any]) -> list[Any]:
+        return [*waiting, 2]
 
     with database.session() as session:
         first = put_or_merge(session, Message("Test", "note", [1]), merge)

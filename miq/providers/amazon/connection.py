@@ -13,7 +13,7 @@ import tempfile
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,7 +29,7 @@ from botocore.credentials import (
     CredentialResolver,
     DeferredRefreshableCredentials,
 )
-from botocore.loaders import create_loader
+from botocore.loaders import Loader, create_loader
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import InsecureRequestWarning
 
@@ -42,8 +42,16 @@ _LOGIN_FAILED = "Login failed due to a bad username or password."
 _REFUSED = {"AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "ExpiredToken"}
 _SIGNATURE = {"SignatureDoesNotMatch", "IncompleteSignature"}
 
-#: one for the process, and for the processes forked from it: the descriptions of the services are large
-_LOADER = create_loader()
+#: what is called of EC2's hundreds of operations; a client has no others
+_OPERATIONS = frozenset(
+    {
+        "DescribeAvailabilityZones",
+        "DescribeImages",
+        "DescribeInstanceTypes",
+        "DescribeInstances",
+        "DescribeRegions",
+    }
+)
 
 
 class Connection:
@@ -74,7 +82,7 @@ class Connection:
         if not credentials.userid or not credentials.password:
             raise IncompleteCredentials("Missing credentials")
         session = botocore.session.Session()
-        session.register_component("data_loader", _LOADER)
+        session.register_component("data_loader", _loader())
         given: Any = botocore.credentials.Credentials(credentials.userid, credentials.password)
         if credentials.service_account:
             given = self._assumed(session, given, credentials.service_account)
@@ -215,6 +223,43 @@ def _line(text: str, spec: ConnectionSpec) -> str:
     return line
 
 
+# -- what clients share ------------------------------------------------------------------------------------------------
+
+
+@cache
+def _loader() -> Loader:
+    """One for the process, and for the processes forked from it, with what is called of EC2 and no more.
+
+    A client gets a method, made after the fork, for every operation that is described: five megabytes for all of EC2's.
+    The shapes that no operation leads to are another twelve megabytes of the mold.
+    """
+    loader = create_loader()
+    model = loader.load_service_model("ec2", "service-2")
+    model["operations"] = {name: model["operations"][name] for name in _OPERATIONS}
+    shapes: dict[str, Any] = {}
+    wanted = list(_shapes_of(model["operations"]))
+    while wanted:
+        name = wanted.pop()
+        if name not in shapes:
+            shapes[name] = model["shapes"][name]
+            wanted += _shapes_of(shapes[name])
+    model["shapes"] = shapes
+    return loader
+
+
+def _shapes_of(description: Any) -> Iterator[str]:  # noqa: ANN401 - parsed JSON
+    """The names of the shapes that a part of a service's description refers to."""
+    if isinstance(description, dict):
+        for key, value in description.items():
+            if key == "shape" and isinstance(value, str):
+                yield value
+            else:
+                yield from _shapes_of(value)
+    elif isinstance(description, list):
+        for value in description:
+            yield from _shapes_of(value)
+
+
 # -- the mold ----------------------------------------------------------------------------------------------------------
 
 
@@ -225,4 +270,4 @@ def warm() -> None:
     ec2.get_paginator("describe_instances")
     ec2.generate_presigned_url("describe_regions")
     ec2.close()
-    _LOADER.load_service_model("sts", "service-2")
+    _loader().load_service_model("sts", "service-2")

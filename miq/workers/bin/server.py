@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Arguments("miq-server", "Starts and supervises the workers of one appliance.")
     parser.add_argument("--foreground-log", action="store_true", help="log to standard error too, not only to evm.log")
     options = parser.parse_args(argv)
+    log.hold_back()
     try:
         return _serve(options.foreground_log)
     except UsageError as error:

@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from miq import log, names, paths, process, settings_loader
+from miq import log, names, paths, plugins, process, settings_loader
 from miq.channel import InHand, Slot
 from miq.db import Database, normal_dsn
 from miq.errors import MiqError, UnknownManager, UsageError
@@ -62,6 +62,7 @@ def _environment_ems_id() -> int | None:
 def main(argv: list[str] | None = None) -> int:
     """Run it; 0 after a clean end, 1 when it failed, 2 for input that cannot be used."""
     options = _parser().parse_args(argv)
+    log.hold_back()
     try:
         if options.list:
             _list(options.json)
@@ -83,6 +84,8 @@ def _list(as_json: bool) -> None:
         {"class": names.short(name), "name": name, "per": kind.per, "queue": kind.queue_name, "runner": kind.runner}
         for name, kind in worker_types().items()
     ]
+    for name, why in plugins.broken().items():
+        print(f"provider {name} does not load: {why}", file=sys.stderr)
     if as_json:
         print(json.dumps(listed, indent=2))
         return
@@ -206,7 +209,7 @@ def _own_server(database: Database, home: Home) -> tuple[MiqServer, Settings]:
 def _roles(database: Database, server: MiqServer, kind: type[WorkerType]) -> Sequence[str] | None:
     """None when the server's active roles count.
 
-    the assigned ones when it is down. Raises MiqError when one is missing.
+    The assigned ones when it is down. Raises MiqError when one is missing.
     """
     with database.session() as session:
         found = session.execute(
