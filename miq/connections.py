@@ -15,8 +15,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from sqlalchemy.orm import Session
 
 from miq import paths, plugins
-from miq.db import run_in
 from miq.models import ExtManagementSystem
+from miq.session import run_in
 from miq.settings import Settings
 
 if TYPE_CHECKING:

@@ -9,22 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
 import psycopg
 from psycopg.pq import ConnStatus, PGconn, TransactionStatus
 from sqlalchemy import create_engine
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
 from miq.errors import DatabaseError, IllegalMove
+from miq.session import LazySession, OneConnection, Row
 
 OutOfReach = psycopg.OperationalError
-
-Row = tuple[Any, ...]
 
 
 def normal_dsn(dsn: str) -> str:
@@ -48,32 +46,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-class OneConnection(psycopg.Connection[Row]):
-    """The connection that plain statements and SQLAlchemy share."""
-
-    _unrolled = False
-
-    def rollback(self) -> None:
-        """Take back the transaction that is open."""
-        if not self._unrolled:
-            super().rollback()
-
-    @contextmanager
-    def unrolled(self) -> Iterator[None]:
-        """SQLAlchemy ends its looking around on a new connection with a rollback: not of what is open on this one."""
-        self._unrolled = self.info.transaction_status != TransactionStatus.IDLE
-        try:
-            yield
-        finally:
-            self._unrolled = False
-
-
 class Database:
     """This process's connection to the database.
 
     `dsn` is what `normal_dsn` made of the user's. `statement_timeout` and `lock_timeout` are seconds, None for no
-    limit. `application_name` is cut at 63 bytes by the
-    server.
+    limit. `application_name` is cut at 63 bytes by the server.
     """
 
     def __init__(
@@ -107,7 +84,7 @@ class Database:
         return self._connection
 
     @property
-    def current(self) -> psycopg.Connection[Row] | None:
+    def current(self) -> OneConnection | None:
         """The connection if there is one now; makes none."""
         usable = self._connection is not None and not self._connection.closed
         return self._connection if usable else None
@@ -238,69 +215,10 @@ class Database:
             heard()
 
 
-class LazySession(Session):
-    """A session of `Database.session()`: plain statements (`run_in`) and the ORM's share its one transaction."""
-
-    @cached_property
-    def raw(self) -> OneConnection:
-        """The connection of this session, from its first statement on: a lost one is not replaced under it."""
-        return database_of(self).connection
-
-    def get_bind(self, *args: Any, **options: Any) -> Engine | Connection:  # noqa: ANN401 - SQLAlchemy's own
-        """SQLAlchemy asks for it with the first statement of the ORM."""
-        if self.bind is None:
-            database = database_of(self)
-            if self.raw is not database.current:
-                raise psycopg.OperationalError("the connection of this session was lost")
-            self.bind = database.engine
-        return super().get_bind(*args, **options)
-
-    def commit(self) -> None:
-        """Commit what either has changed."""
-        super().commit()
-        if self._has_begun():
-            self.raw.commit()
-
-    def rollback(self) -> None:
-        """Take back what either has changed."""
-        super().rollback()
-        if self._has_begun():
-            self.raw.rollback()
-
-    def close(self) -> None:
-        """Take back what was not committed."""
-        super().close()
-        if self._has_begun():
-            self.raw.rollback()
-
-    def _has_begun(self) -> bool:
-        begun = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
-        return "raw" in self.__dict__ and self.raw.info.transaction_status in begun
-
-
-def run_in(session: Session, statement: str, parameters: Mapping[str, Any] | None = None) -> psycopg.Cursor[Row]:
-    """One plain statement in the session's transaction, after what the ORM has still to write.
-
-    For what every worker does: the ORM's machinery costs a forked process some thirteen megabytes.
-    """
-    assert isinstance(session, LazySession)
-    session.flush()
-    if session.in_nested_transaction():
-        session.connection()  # makes the savepoint, if there is none yet
-    return session.raw.execute(statement, parameters)
-
-
 def database_of(session: Session) -> Database:
     """The Database whose `session()` this is."""
     database: Database = session.info["database"]
     return database
-
-
-def raw_connection(session: Session) -> psycopg.Connection[Row]:
-    """The psycopg connection under a session, in the session's transaction."""
-    raw = session.connection().connection.driver_connection
-    assert isinstance(raw, psycopg.Connection)
-    return raw
 
 
 def lock_manager(connection: psycopg.Connection[Row], ems_id: int) -> None:

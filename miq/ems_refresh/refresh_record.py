@@ -19,9 +19,9 @@ from sqlalchemy.orm import Session
 
 from miq import process
 from miq.clock import utc
-from miq.db import run_in
 from miq.ems_refresh.saver import Counts
 from miq.models import RefreshState
+from miq.session import run_in
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from miq import names
 from miq.clock import utc
-from miq.db import lock_manager, raw_connection
+from miq.db import lock_manager
 from miq.managers.rows import RESOURCE
 from miq.models import (
     Authentication,
@@ -31,6 +31,7 @@ from miq.models import (
     TaskStatus,
     Vm,
 )
+from miq.session import raw_connection
 
 #: inventory that means nothing without its manager; every table with an `ems_id` is here or in ARCHIVED
 DELETED = (AvailabilityZone, Flavor, EmsRefresh)

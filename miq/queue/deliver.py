@@ -24,12 +24,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from miq.channel import Slot
-from miq.db import Database, raw_connection
+from miq.db import Database
 from miq.errors import BadMessage, MessageTimeout, MiqError, RetryLater, StopRequested
 from miq.models import MessageState
 from miq.queue.claim import Claimed
 from miq.queue.methods import QueueMethod, find_method
 from miq.queue.statements import statement
+from miq.session import raw_connection
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from miq.db import run_in
 from miq.models import Priority
+from miq.session import run_in
 
 Merge = Callable[[list[Any]], list[Any]]
 

@@ -8,8 +8,9 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from miq.db import Database, run_in
+from miq.db import Database
 from miq.models import Zone
+from miq.session import run_in
 
 
 def plain(session: Session, name: str) -> None:
