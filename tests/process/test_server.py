@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from miq.channel import Slot
 from tests.process.appliance import Appliance, appliance, eventually, running, title
 
 pytestmark = pytest.mark.timeout(120)
@@ -106,16 +107,25 @@ def test_another_message_ends_as_error_when_its_worker_is_killed(server: Applian
 
 
 def _handler_pid(server: Appliance, message_id: int) -> int:
-    row = eventually(
-        lambda: server.sql(
-            "SELECT w.pid FROM miq_queue q JOIN miq_workers w ON w.id = q.handler_id"
+    """The pid of the worker that has started this message: claimed alone is not started."""
+
+    def handler() -> int | None:
+        found = server.sql(
+            "SELECT w.pid, w.guid FROM miq_queue q JOIN miq_workers w ON w.id = q.handler_id"
             " WHERE q.id = %s AND q.state = 'dequeue' AND q.handler_type = 'MiqWorker'",
             message_id,
-        ),
-        seconds=5,
-        what="somebody has it",
-    )
-    return int(row[0][0])
+        )
+        path = server.home / "run" / "slots" / str(found[0][1]) if found else None
+        if path is None or not path.exists():
+            return None
+        slot = Slot(path)
+        in_hand = slot.read().message_id
+        slot.close()
+        return int(found[0][0]) if in_hand == message_id else None
+
+    pid = eventually(handler, seconds=5, what="somebody runs it")
+    assert pid is not None
+    return pid
 
 
 def test_a_clean_stop_leaves_nothing(server: Appliance) -> None:
