@@ -152,21 +152,23 @@ class EvmServer:
     def _with_database(self) -> None:
         """Everything that needs the database; what fails stays wanted."""
         self.monitor.note_backend()
-        if self.supervisor.record_deaths():
-            self.sync_wanted = True
-        if self.quiescing is not None:
-            return
+        if self.quiescing is None:
+            self._sync_if_wanted()
+        # After the replacement was asked for: it is forked while the death is written.
+        self.supervisor.record_deaths()
+        if self.quiescing is None:
+            self.monitor.run_due()
+
+    def _sync_if_wanted(self) -> None:
         if self.config_wanted:
             self.config_wanted = False
             self.monitor.reload()
             self.sync_wanted = True
-        if self._retry_at is not None and time.monotonic() >= self._retry_at:
-            self.sync_wanted = True
-        if self.sync_wanted:
+        retry = self._retry_at is not None and time.monotonic() >= self._retry_at
+        if self.sync_wanted or self.supervisor.ended or retry:
             self.sync_wanted = False
             self.monitor.sync()
         self._retry_at = self.supervisor.failures.next_retry()
-        self.monitor.run_due()
 
     # -- events --------------------------------------------------------------------------------------------------------
 

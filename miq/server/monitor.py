@@ -25,6 +25,9 @@ from miq.settings import Settings
 
 log = logging.getLogger(__name__)
 
+#: seconds between two runs of a step, whatever the settings say: a loop that never sleeps helps nobody
+SHORTEST = 0.1
+
 
 @dataclass
 class Step:
@@ -66,7 +69,7 @@ class Monitor:
         """Every step whose time has come."""
         for step in self.steps:
             if time.monotonic() >= step.due:
-                step.due = time.monotonic() + self.settings.number(f"server.{step.setting}")
+                step.due = time.monotonic() + max(SHORTEST, self.settings.number(f"server.{step.setting}"))
                 self._guarded(step)
 
     def _guarded(self, step: Step) -> None:
