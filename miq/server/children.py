@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from miq.models import WorkerStatus
+from miq.process import ProcessInfo
 
 
 @dataclass
@@ -34,7 +35,14 @@ class Child:
     kill_at: float | None = None
     killed: bool = False
     said: str | None = None
-    memory: int | None = None
+    #: the last sample of its process, and when it was taken
+    info: ProcessInfo | None = None
+    sampled: float = 0.0
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that are its own, as last sampled."""
+        return self.info.unique_set_size if self.info else None
 
     @property
     def key(self) -> tuple[str, str | None]:

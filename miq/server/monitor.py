@@ -31,11 +31,12 @@ SHORTEST = 0.1
 
 @dataclass
 class Step:
-    """Something done every `server.<setting>` seconds; at once the first time."""
+    """Something done every `server.<setting>` seconds, or that divided by `share()`; at once the first time."""
 
     name: str
     setting: str
     act: Callable[[], None]
+    share: Callable[[], int] = lambda: 1
     due: float = 0.0
 
 
@@ -54,6 +55,7 @@ class Monitor:
             Step("server_monitor", "server_monitor_frequency", self.activate_roles),
             Step("role_monitor", "server_role_monitor_frequency", self.read_roles),
             Step("worker_monitor", "worker_monitor_frequency", self._workers),
+            Step("worker_samples", "worker_monitor_frequency", supervisor.sample_next, self._workers_now),
             Step("log_active_servers", "server_log_frequency", self._log_health),
         ]
 
@@ -69,7 +71,8 @@ class Monitor:
         """Every step whose time has come."""
         for step in self.steps:
             if time.monotonic() >= step.due:
-                step.due = time.monotonic() + max(SHORTEST, self.settings.number(f"server.{step.setting}"))
+                seconds = self.settings.number(f"server.{step.setting}") / step.share()
+                step.due = time.monotonic() + max(SHORTEST, seconds)
                 self._guarded(step)
 
     def _guarded(self, step: Step) -> None:
@@ -133,6 +136,9 @@ class Monitor:
 
     def _heartbeat(self) -> None:
         rows.write_server(self.database, self.identity.server_id, process.info(os.getpid()))
+
+    def _workers_now(self) -> int:
+        return max(1, len(self.supervisor.children))
 
     def _workers(self) -> None:
         self.supervisor.look_at_all()

@@ -6,6 +6,7 @@ import pytest
 
 from miq.channel import InHand
 from miq.models import WorkerStatus
+from miq.process import ProcessInfo
 from miq.server.children import Child
 from miq.server.validation import Limits, Verdict, grace, validate
 
@@ -15,9 +16,14 @@ LIMITS = Limits(
 IDLE = InHand(0, 0.0, False, 0)
 
 
+def sample(memory: int) -> ProcessInfo:
+    return ProcessInfo(0, 0, 0, memory, 0.0, 0.0, 0.0, 20)
+
+
 def child(*, beat: float = 0.0, memory: int | None = None, started: bool = True) -> Child:
+    info = sample(memory) if memory is not None else None
     return Child(
-        "g", 1, "MiqGenericWorker", "generic", born=0.0, last_beat=beat, memory=memory, started=started,
+        "g", 1, "MiqGenericWorker", "generic", born=0.0, last_beat=beat, info=info, started=started,
         status=WorkerStatus.STARTED if started else WorkerStatus.STARTING,
     )  # fmt: skip
 
