@@ -148,3 +148,19 @@ workers: {worker_base: {defaults: {heartbeat_timeout: 0.5.seconds, heartbeat_fre
                 process.wait(3)
             assert server.sql("SELECT status FROM miq_workers WHERE unsupervised") == [("started",)]
             process.send_signal(signal.SIGCONT)
+
+
+def test_beside_only_watches(dsn: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with appliance(dsn, home) as server:
+        server.wait_for_workers(3)
+        watched = server.workers("MiqScheduleWorker")[0]
+        environment = {**os.environ, "MIQ_HOME": str(home), "DATABASE_URL": dsn}
+        argv = [*COMMAND, "--beside", "MiqScheduleWorker"]
+        with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == f"worker {watched[0]} pid {watched[3]} started: idle, 0 finished\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        assert server.workers("MiqScheduleWorker") == [watched]
+        assert server.sql("SELECT count(*) FROM miq_workers") == [(3,)]

@@ -33,6 +33,7 @@ from miq.server import rows, seeding
 from miq.server.children import Child, Exit
 from miq.settings import Settings
 from miq.workers.bin.arguments import Arguments
+from miq.workers.bin.beside import watch_beside
 
 logger = logging.getLogger("miq.workers.bin.worker")
 
@@ -106,7 +107,7 @@ def _with_database(kind: type[WorkerType], options: argparse.Namespace) -> int:
             if options.dry_run:
                 return _dry_run(database, kind, queue_name, options.json)
             if options.beside:
-                return _beside(database, home, kind, queue_name)
+                return watch_beside(database, home, kind, queue_name)
             return _run(database, home, kind, queue_name, options)
         finally:
             database.close()
@@ -277,31 +278,6 @@ def _leave(database: Database, home: Home, server_id: int, row: MiqWorker, code:
     database.run("NOTIFY miq_sync")
     if slot:
         slot.remove()
-
-
-def _beside(database: Database, home: Home, kind: type[WorkerType], queue_name: str | None) -> int:
-    """Watch the server's own worker until it ends or we are interrupted."""
-    seen: tuple[object, ...] | None = None
-    try:
-        while True:
-            found = database.run(
-                "SELECT id, guid, status, pid FROM miq_workers WHERE type = %(type)s"
-                " AND queue_name IS NOT DISTINCT FROM %(queue)s ORDER BY id LIMIT 1",
-                {"type": kind.name, "queue": queue_name},
-            ).fetchone()
-            if found is None:
-                print(f"no {names.short(kind.name)} runs for queue {queue_name}")
-                return EXIT_FAILED if seen is None else EXIT_OK
-            path = home.slots / found[1]
-            in_hand = Slot(path).read() if path.exists() else InHand(0, 0.0, False, 0)
-            now = (*found, in_hand.message_id, in_hand.finished)
-            if now != seen:
-                doing = f"message {in_hand.message_id}" if in_hand.message_id else "idle"
-                print(f"worker {found[0]} pid {found[3]} {found[2]}: {doing}, {in_hand.finished} finished", flush=True)
-            seen = now
-            time.sleep(0.2)
-    except KeyboardInterrupt:
-        return EXIT_OK
 
 
 if __name__ == "__main__":
