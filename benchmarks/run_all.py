@@ -1,7 +1,4 @@
-"""`make bench`.
-
-every benchmark, or those of one issue, one after the other, and a table of their figures at the end.
-"""
+"""`make bench`: every benchmark, or those of one issue, one after the other, and a table of their figures."""
 
 from __future__ import annotations
 

@@ -2,9 +2,7 @@
 
 50 workers forked from a mold that has every SDK loaded: PSS of each when idle, and after a refresh; against a bare
 fork (3 MB) and a fresh exec (68 MB idle, 113 worked) of the same machine kind. Then 30 SIGKILLs, generic and refresh
-workers in
-turn: from
-the signal to the replacement's row saying `started`.
+workers in turn: from the signal to the replacement's row saying `started`.
 """
 
 from __future__ import annotations

@@ -75,6 +75,9 @@ class InHand:
     finished: int
 
 
+IDLE = InHand(0, 0.0, False, 0)
+
+
 class Slot:
     """The shared page of one worker. `finished` counts messages that ended, for the crash-loop rule."""
 
@@ -105,6 +108,17 @@ class Slot:
         """What stands there now; `message_id` 0 means idle."""
         message_id, finished, deadline, idempotent, _ = self._LAYOUT.unpack_from(self._page)
         return InHand(message_id, deadline, idempotent, finished)
+
+    @classmethod
+    def peek(cls, path: Path) -> InHand:
+        """What the slot of another process says; idle when there is none."""
+        if not path.exists():
+            return IDLE
+        slot = cls(path)
+        try:
+            return slot.read()
+        finally:
+            slot.close()
 
     def close(self) -> None:
         self._page.close()

@@ -1,8 +1,7 @@
 """What a worker process is told at its birth, by the server or by `miq-worker`, and its place in the region.
 
 The contract between the supervisor and the runners, so it stands below both: one JSON-able value goes in, and the
-worker finds
-everything else in the database by its guid.
+worker finds everything else in the database by its guid.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 In: layers (the shipped `etc/miq.yml`, providers' defaults, rows of `settings_changes`, MIQ_HOME/settings.local.yml).
 Out: one `Settings`, read by dotted path. Pure: this module reads files but never the database
-(`server.settings_loader` adds its rows). Merge rules are ManageIQ's: mappings deep, lists replaced, null does not
-override.
+(`settings_loader` adds its rows). Merge rules are ManageIQ's: mappings deep, lists replaced, null does not override.
 """
 
 from __future__ import annotations

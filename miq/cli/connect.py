@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from sqlalchemy.orm import Session
 
 from miq import paths, settings_loader
-from miq.db import Database, normal_dsn
+from miq.database_address import database_address
+from miq.db import Database
 from miq.managers.find import DEFAULT_ZONE
-from miq.postgres import EmbeddedPostgres
 from miq.schema import check_schema, check_server
 from miq.secrets import Key
 from miq.server import seeding
@@ -25,21 +25,13 @@ from miq.settings import Settings
 @contextmanager
 def open_database(*, any_schema: bool = False) -> Iterator[Database]:
     """The database, at this program's schema unless any will do. Raises DatabaseError, SchemaOutdated, SchemaTooNew."""
-    given = os.environ.get("DATABASE_URL")
-    if given:
-        yield from _opened(normal_dsn(given), any_schema)
-    else:
-        with EmbeddedPostgres(paths.home().make()) as dsn:
-            yield from _opened(dsn, any_schema)
-
-
-def _opened(dsn: str, any_schema: bool) -> Iterator[Database]:
-    database = Database(dsn, f"MIQ|{os.getpid()}|-|-|-|miq|-")
-    try:
-        (check_server if any_schema else check_schema)(database)
-        yield database
-    finally:
-        database.close()
+    with database_address(paths.home()) as dsn:
+        database = Database(dsn, f"MIQ|{os.getpid()}|-|-|-|miq|-")
+        try:
+            (check_server if any_schema else check_schema)(database)
+            yield database
+        finally:
+            database.close()
 
 
 @contextmanager

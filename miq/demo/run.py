@@ -20,7 +20,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from miq import paths
-from miq.db import Database, OutOfReach, normal_dsn
+from miq.database_address import database_address
+from miq.db import Database, OutOfReach
 from miq.demo.account import pause_after
 from miq.demo.children import Child
 from miq.demo.cloud import Cloud
@@ -35,7 +36,6 @@ from miq.managers.edit import EditManager, edit_manager
 from miq.managers.rows import find_authentication, find_endpoint
 from miq.models import AuthenticationStatus, ExtManagementSystem
 from miq.paths import Home
-from miq.postgres import EmbeddedPostgres
 from miq.schema import migrate
 from miq.secrets import Key
 from miq.server import seeding
@@ -79,14 +79,12 @@ def alone(lock: Path) -> Iterator[None]:
 @contextmanager
 def postgres(home: Home) -> Iterator[str]:
     """The outside database, or the embedded one for as long as we run."""
-    if dsn := os.environ.get("DATABASE_URL"):
-        say("PostgreSQL: the one of DATABASE_URL")
-        yield normal_dsn(dsn)
-        return
-    say("PostgreSQL: starting the embedded one")
-    with EmbeddedPostgres(home) as dsn:
+    outside = bool(os.environ.get("DATABASE_URL"))
+    say("PostgreSQL: the one of DATABASE_URL" if outside else "PostgreSQL: starting the embedded one")
+    with database_address(home) as dsn:
         yield dsn
-        say("PostgreSQL: leaving it")
+        if not outside:
+            say("PostgreSQL: leaving it")
 
 
 class _Demo:

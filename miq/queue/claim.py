@@ -1,8 +1,7 @@
 """Taking messages: who may take what, and the claim itself.
 
 A claimed message belongs to its handler until it is finished, failed or given back; nothing is counted yet, because
-attempts
-count when execution starts.
+attempts count when execution starts.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@
 
 A method gets the session of its delivery, the row that `instance_id` names (None for a class call) and the message's
 args. `record` gives the model of the instance. A class name with a base (`ManageIQ::Providers::Amazon::CloudManager`
-for `ExtManagementSystem`) finds the base's methods through `aliases`. Idempotent methods are delivered at least once;
-all
+for `ExtManagementSystem`) finds the base's methods (`base_name`). Idempotent methods are delivered at least once; all
 others at most once.
 """
 

@@ -2,9 +2,7 @@
 
 Messages that were only held go back free. The one in hand goes back with an attempt counted if its method is
 idempotent and has attempts left; else it ends as `error`, its task is told, and its callback becomes a message of its
-own. A commanded
-stop, a
-memory stop and the server's own death are not attempts.
+own. A commanded stop, a memory stop and the server's own death are not attempts.
 """
 
 from __future__ import annotations

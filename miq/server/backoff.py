@@ -1,8 +1,7 @@
 """When a worker that keeps dying may be started again. Pure: a history of deaths in, a time out.
 
-Only deaths in vain count: before `started`, for want of memory, or without any finished work. A worker that had
-worked and is
-killed from outside is replaced at once, always.
+Only deaths in vain count: before `started`, for want of memory, or without any finished work. A worker that had worked
+and is killed from outside is replaced at once, always.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The book of children: what the server knows of its workers in memory. No system call, no database: pure book-keeping.
 
 Supervision goes on from here while the database is away. A child is in the book from before its fork until its death
-has
-been recorded.
+has been judged.
 """
 
 from __future__ import annotations
@@ -90,8 +89,8 @@ class Children:
         """The child with this pid."""
         return next((child for child in self if child.pid == pid), None)
 
-    def heard(self, child: Child, message: dict[str, object], now: float) -> bool:
-        """Take in one message of its channel; True when its status changed."""
+    def heard(self, child: Child, message: dict[str, object], now: float) -> None:
+        """Take in one message of its channel."""
         child.last_beat = now
         kind = message.get("kind")
         if kind == "forked":
@@ -102,10 +101,8 @@ class Children:
             child.started = True
             if child.status in (WorkerStatus.CREATING, WorkerStatus.STARTING):
                 child.status = WorkerStatus.STARTED
-            return True
         elif kind == "exiting":
             child.said = str(message.get("reason") or "")
-        return False
 
     def stopping(self, child: Child, reason: str, kill_at: float) -> None:
         """It was told to stop; an earlier kill stands."""

@@ -2,9 +2,8 @@
 
 One `select` loop waits for signals, the mold, the workers' channels, notifications of the database and the next timer;
 nothing in it waits longer than a statement's time-out. A dead worker is noticed by SIGCHLD and replaced at once; the
-full pass of the monitor runs every `worker_monitor_frequency` seconds. While the database is away, supervision goes
-on from
-memory.
+full pass of the monitor runs every `worker_monitor_frequency` seconds. While the database is away, supervision goes on
+from memory.
 """
 
 from __future__ import annotations
@@ -20,11 +19,10 @@ from types import FrameType
 from miq import __version__, process, systemd
 from miq.channel import Channel
 from miq.db import Database
-from miq.models import WorkerStatus
 from miq.paths import Home
 from miq.postgres import EmbeddedPostgres
 from miq.schema import check_schema
-from miq.server import enrolment, rows
+from miq.server import enrolment, leftovers, rows
 from miq.server.children import Child
 from miq.server.database_link import DatabaseLink
 from miq.server.monitor import Monitor
@@ -102,7 +100,7 @@ class EvmServer:
             self.home, self.database, self.identity.server_id, self.strategy, settings, self._watch, self._unwatch
         )
         self.monitor = Monitor(self.home, self.database, self.identity, self.supervisor)
-        self.supervisor.clear_leftovers()
+        leftovers.clear(self.database, self.home, self.identity.server_id, self.strategy.kill)
         self.supervisor.failures.remember(rows.recent_deaths(self.database, self.identity.server_id))
         self.database.listen("miq_sync", self._want_sync)
         self.database.listen("miq_config", self._want_config)
@@ -245,8 +243,7 @@ class EvmServer:
 
     def _record_stopping(self) -> None:
         for child in self.supervisor.children:
-            if child.status == WorkerStatus.STOPPING:
-                self.supervisor.record_stopping(child)
+            self.supervisor.record_stopping(child)
 
     def _kill_all(self) -> None:
         """A second SIGINT: at once."""

@@ -89,7 +89,7 @@ class Monitor:
     def note_backend(self) -> None:
         """After every new connection: `sql_spid` is right."""
         if self._known_spid != self.database.backend_pid:
-            rows.write_server(self.database, self.identity.server_id, None)
+            self._heartbeat()
             self._known_spid = self.database.backend_pid
 
     def load_settings(self) -> None:

@@ -26,6 +26,7 @@ from miq.server.backoff import Policy
 from miq.server.children import Child, Children, Exit
 from miq.server.enrolment import Identity
 from miq.server.failures import Failures
+from miq.server.leftovers import close_row
 from miq.server.strategy.process import ProcessStrategy
 from miq.server.sync import Key, Present
 from miq.server.validation import Limits, Verdict, grace, validate
@@ -100,7 +101,8 @@ class Supervisor:
         """Whether an unsupervised worker still runs; one that was killed leaves its row to us."""
         if row.pid is None or row.runs():
             return True
-        self.clear_row(row, f"unsupervised worker with pid {row.pid} is gone")
+        reason = f"unsupervised worker with pid {row.pid} is gone"
+        close_row(self.database, self.home, self.server_id, row, Exit(None, None), reason)
         return False
 
     def start(self, key: Key, identity: Identity, active_roles: Sequence[str]) -> None:
@@ -140,28 +142,24 @@ class Supervisor:
 
     # -- what children do ----------------------------------------------------------------------------------------------
 
-    def heard(self, child: Child) -> bool:
-        """Read a child's channel; True when a worker came up. End-of-file is left to the death that follows."""
+    def heard(self, child: Child) -> None:
+        """Read a child's channel. End-of-file is left to the death that follows."""
         wires = self.wires.get(child.guid)
         if wires is None:
-            return False
-        came_up = False
+            return
         while message := wires.channel.receive():
-            came_up |= self.children.heard(child, message, time.monotonic())
+            self.children.heard(child, message, time.monotonic())
             if message.get("kind") == "forked" and child.status == WorkerStatus.STOPPING and child.pid:
                 self.strategy.terminate(child.pid)
         if message is None:
             self.unwatch(wires.channel)
-        return came_up
 
-    def died(self, pid: int, status: int) -> bool:
-        """A process was reaped; True when it was a worker."""
+    def died(self, pid: int, status: int) -> None:
+        """A process was reaped; one that is not a worker of ours is nothing to us."""
         child = self.children.of_pid(pid)
-        if child is None:
-            return False
-        self.heard(child)
-        self.end(child, Exit.from_status(status))
-        return True
+        if child is not None:
+            self.heard(child)
+            self.end(child, Exit.from_status(status))
 
     def lost(self, guid: str, reason: str) -> None:
         """A worker that never came to be."""
@@ -200,13 +198,11 @@ class Supervisor:
             int(self.settings.number(f"{section}.crash_loop_limit")),
         )
 
-    def record_deaths(self) -> bool:
-        """Write what is on the list; True when there was any. Raises psycopg.OperationalError and keeps the rest."""
-        any_ = bool(self.ended)
+    def record_deaths(self) -> None:
+        """Write what is on the list. Raises psycopg.OperationalError and keeps the rest."""
         while self.ended:
             rows.record_end(self.database, self.server_id, self.ended[0])
             self.ended.pop(0)
-        return any_
 
     # -- health --------------------------------------------------------------------------------------------------------
 
@@ -278,31 +274,3 @@ class Supervisor:
         else:
             self.strategy.forget(child.guid)
             self.end(child, Exit(None, signal.SIGKILL))
-
-    # -- what earlier servers left -------------------------------------------------------------------------------------
-
-    def clear_leftovers(self) -> None:
-        """At start: kill what an earlier server of ours left running, sweep its messages, delete its rows.
-
-        The server's death is no attempt of the messages that its workers had in hand.
-        """
-        for row in rows.worker_rows(self.database, self.server_id):
-            if row.unsupervised and row.runs():
-                continue
-            if row.runs() and row.pid is not None:
-                self.strategy.kill(row.pid)
-            self.clear_row(row, "its server died")
-
-    def clear_row(self, row: rows.WorkerRow, reason: str) -> None:
-        """Record the end of a worker that is not in the book."""
-        path = self.home.slots / row.guid
-        slot = Slot(path) if path.exists() else None
-        in_hand = slot.read() if slot else InHand(0, 0.0, False, 0)
-        child = Child(row.guid, row.id, row.type_name, row.queue_name, born=0.0, pid=row.pid)
-        rows.record_end(
-            self.database,
-            self.server_id,
-            rows.Ended(child, Exit(None, None), in_hand, reason, counts=False, deaths_in_vain=0, back_off=0.0),
-        )
-        if slot:
-            slot.remove()

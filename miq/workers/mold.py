@@ -4,8 +4,7 @@ Exec'ed by the server (`python -m miq.workers.mold FD SERVER_PID`), never forked
 every installed provider's SDK, touches what those import lazily, freezes the heap and then only forks:
 single-threaded, no database connection, no client. In on FD: one JSON message per worker with the worker's channel
 end as a file descriptor. Out on FD: `ready`, `failed`. Workers are forked twice, so that they become children of the
-server, which is the
-subreaper.
+server, which is the subreaper.
 """
 
 from __future__ import annotations

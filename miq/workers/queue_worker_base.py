@@ -2,9 +2,7 @@
 
 What ended is recorded before anything new is taken, also across an outage of the database: the outcome in hand is
 written first. A message that ran into its time-out ends the worker after its callback, as in the modelled system,
-because nobody
-knows what the
-interrupted code left behind.
+because nobody knows what the interrupted code left behind.
 """
 
 from __future__ import annotations
@@ -26,6 +24,9 @@ class QueueWorkerBase(WorkerBase):
     def __init__(self, launch: Launch, channel: Channel | None = None) -> None:
         super().__init__(launch, channel)
         self.queue_name = launch.queue_name or self.worker_type.queue_name or "generic"
+        self.delivery = Delivery(
+            self.database, self.slot, stop_requested=self.stop_requested, info={"worker_guid": launch.guid}
+        )
         self._unwritten: Outcome | None = None
         self._announced = True
         self._idle_polls = 0
@@ -33,26 +34,15 @@ class QueueWorkerBase(WorkerBase):
     def after_initialize(self) -> None:
         load_methods()
         self.handler = Handler("MiqWorker", self.place.worker_id)
-        self.delivery = Delivery(
-            self.database,
-            self.slot,
-            server_id=self.place.server_id,
-            stop_requested=self.stop_requested,
-            info={"settings": self.settings, "worker_guid": self.launch.guid},
-        )
         self.database.listen(f"miq_queue:{self.queue_name[:50]}", self._announce)
 
     def config_loaded(self) -> None:
         roles = self.worker_type.required_roles or self.launch.roles or self.place.active_roles
         self.route = Route(
-            self.launch.queue_name or self.worker_type.queue_name or "generic",
-            self.place.zone,
-            roles,
-            self.place.server_guid,
-            self.worker_type.max_priority,
+            self.queue_name, self.place.zone, roles, self.place.server_guid, self.worker_type.max_priority
         )
-        if hasattr(self, "delivery"):
-            self.delivery.info["settings"] = self.settings
+        self.delivery.server_id = self.place.server_id
+        self.delivery.info["settings"] = self.settings
 
     def _announce(self) -> None:
         self._announced = True

@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 
 from miq import plugins
+from miq.channel import Channel
+from miq.launch import Launch
 from miq.models import Priority
 from miq.queue.put import Message, put_unless_exists
 from miq.workers.worker_base import WorkerBase
@@ -28,13 +30,18 @@ class Timer:
 class ScheduleWorker(WorkerBase):
     """The timers of one server."""
 
+    def __init__(self, launch: Launch, channel: Channel | None = None) -> None:
+        super().__init__(launch, channel)
+        self.timers: dict[str, Timer] = {}
+        self._due: dict[str, float] = {}
+
     def config_loaded(self) -> None:
         timers = [timer for timer in self._timers() if timer.role is None or timer.role in self.place.active_roles]
         now = time.monotonic()
-        due = getattr(self, "_due", {})
         self.timers = {timer.name: timer for timer in timers}
-        self._due: dict[str, float] = {
-            name: min(due.get(name, now + timer.seconds), now + timer.seconds) for name, timer in self.timers.items()
+        self._due = {
+            name: min(self._due.get(name, now + timer.seconds), now + timer.seconds)
+            for name, timer in self.timers.items()
         }
 
     def _timers(self) -> list[Timer]:

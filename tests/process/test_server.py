@@ -293,7 +293,7 @@ def test_the_server_tells_the_service_manager(dsn: str, home_path: Path, tmp_pat
 def test_workers_share_the_molds_memory(server: Appliance) -> None:
     """The guard of the mold.
 
-    without a frozen heap, or with a lazy import left in the workers, each costs tens of MB.
+    Without a frozen heap, or with a lazy import left in the workers, each costs tens of MB.
     """
     time.sleep(1)
     for _, type_name, _, pid, _ in server.wait_for_workers(3):

@@ -2,8 +2,7 @@
 
 The mold is exec'ed, and exec'ed again when it dies; launches wait until it is ready. The server is the child
 subreaper, so the workers, whose parents leave at once, become its children: it can wait for them, and their pids
-cannot be reused
-before.
+cannot be reused before.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from miq import names
-from miq.channel import InHand, Slot
+from miq.channel import Slot
 from miq.db import Database
 from miq.models.worker_types import WorkerType
 from miq.paths import Home
@@ -27,8 +27,7 @@ def watch_beside(database: Database, home: Home, kind: type[WorkerType], queue_n
             if found is None:
                 print(f"no {names.short(kind.name)} runs for queue {queue_name}")
                 return 1 if seen is None else 0
-            path = home.slots / found[1]
-            in_hand = Slot(path).read() if path.exists() else InHand(0, 0.0, False, 0)
+            in_hand = Slot.peek(home.slots / found[1])
             now = (*found, in_hand.message_id, in_hand.finished)
             if now != seen:
                 doing = f"message {in_hand.message_id}" if in_hand.message_id else "idle"

@@ -1,6 +1,6 @@
-"""`miq-server`.
+"""`miq-server`: the daemon, in the foreground.
 
-the daemon, in the foreground. systemd, `make run` or a terminal starts it; SIGTERM or Ctrl-C stops it.
+systemd, `make run` or a terminal starts it; SIGTERM or Ctrl-C stops it.
 """
 
 from __future__ import annotations

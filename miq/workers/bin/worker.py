@@ -12,25 +12,24 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import select
 
 from miq import log, names, paths, plugins, process, settings_loader
-from miq.channel import InHand, Slot
-from miq.db import Database, normal_dsn
+from miq.database_address import database_address
+from miq.db import Database
 from miq.errors import MiqError, UnknownManager, UsageError
 from miq.launch import Launch
 from miq.models import AssignedServerRole, ExtManagementSystem, MiqServer, MiqWorker, ServerRole, WorkerStatus
 from miq.models.miq_server import SERVER_ACTIVE
 from miq.models.worker_types import WorkerType, find_worker_type, worker_types
 from miq.paths import Home
-from miq.postgres import EmbeddedPostgres
 from miq.schema import check_schema
 from miq.server import rows, seeding
-from miq.server.children import Child, Exit
+from miq.server.children import Exit
+from miq.server.leftovers import close_row
 from miq.settings import Settings
 from miq.workers.bin.arguments import Arguments
 from miq.workers.bin.beside import watch_beside
@@ -98,7 +97,7 @@ def _with_database(kind: type[WorkerType], options: argparse.Namespace) -> int:
     home = paths.home().make()
     settings = settings_loader.check(settings_loader.local(home))
     log.configure(home.log_file, settings.get("log.level"), terminal=not options.dry_run)
-    with _database_dsn(home) as dsn:
+    with database_address(home) as dsn:
         database = Database(dsn, "MIQ miq-worker")
         check_schema(database)
         ems_id = options.ems if options.ems is not None else options.ems_id
@@ -111,20 +110,6 @@ def _with_database(kind: type[WorkerType], options: argparse.Namespace) -> int:
             return _run(database, home, kind, queue_name, options)
         finally:
             database.close()
-
-
-@contextmanager
-def _database_dsn(home: Home) -> Iterator[str]:
-    """The outside database, or the embedded one for as long as we need it."""
-    if dsn := os.environ.get("DATABASE_URL"):
-        yield normal_dsn(dsn)
-        return
-    postgres = EmbeddedPostgres(home)
-    dsn = postgres.acquire()
-    try:
-        yield dsn
-    finally:
-        postgres.release()
 
 
 def _queue(database: Database, kind: type[WorkerType], ems_id: int | None) -> str | None:
@@ -269,15 +254,11 @@ def _twin(database: Database, row: MiqWorker) -> rows.WorkerRow | None:
 
 def _leave(database: Database, home: Home, server_id: int, row: MiqWorker, code: int) -> None:
     """Our row, our messages, our exit: what the server does for its own workers."""
-    path = home.slots / (row.guid or "")
-    slot = Slot(path) if path.exists() else None
-    in_hand = slot.read() if slot else InHand(0, 0.0, False, 0)
-    child = Child(row.guid or "", row.id, row.type or "", row.queue_name, born=0.0, pid=os.getpid())
-    ended = rows.Ended(child, Exit(code, None), in_hand, "run by hand", counts=False, deaths_in_vain=0, back_off=0.0)
-    rows.record_end(database, server_id, ended)
+    ours = rows.WorkerRow(
+        row.id, row.guid or "", row.type or "", row.queue_name, row.status or "", row.pid, row.pid_start, True
+    )
+    close_row(database, home, server_id, ours, Exit(code, None), "run by hand")
     database.run("NOTIFY miq_sync")
-    if slot:
-        slot.remove()
 
 
 if __name__ == "__main__":
