@@ -14,6 +14,7 @@ import mmap
 import os
 import socket
 import struct
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,40 +65,62 @@ class Channel:
 
 @dataclass(frozen=True)
 class InHand:
-    """What a worker is doing.
+    """What a worker is doing: the message, when it has to be over (CLOCK_MONOTONIC seconds), whether it may run again.
 
-    The message, when it has to be over (CLOCK_MONOTONIC seconds), whether it may run again.
+    `over`: its code has ended, and its end is still to be written. `finished` counts messages that ended.
     """
 
     message_id: int
     deadline: float
     idempotent: bool
     finished: int
+    over: bool = False
 
 
 IDLE = InHand(0, 0.0, False, 0)
 
 
+def _boot_id() -> bytes:
+    """This boot of the machine: a slot of an earlier one tells nothing, its last page may never have been written."""
+    try:
+        return uuid.UUID(Path("/proc/sys/kernel/random/boot_id").read_text().strip()).bytes
+    except (OSError, ValueError):
+        return bytes(16)
+
+
 class Slot:
     """The shared page of one worker. `finished` counts messages that ended, for the crash-loop rule."""
 
-    _LAYOUT = struct.Struct("<qqd??xxxxxx")  # message id (0 = idle), finished, deadline, idempotent, spare
+    _LAYOUT = struct.Struct("<qqd??xxxxxx")  # message id (0 = idle), finished, deadline, idempotent, over
+    _BOOT = slice(64, 80)
     _SIZE = mmap.PAGESIZE
 
     def __init__(self, path: Path) -> None:
         self.path = path
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(descriptor).st_size < self._SIZE:
+            new = os.fstat(descriptor).st_size < self._SIZE
+            if new:
                 os.ftruncate(descriptor, self._SIZE)
             self._page = mmap.mmap(descriptor, self._SIZE)
         finally:
             os.close(descriptor)
+        if new:
+            self._page[self._BOOT] = _boot_id()
         self._finished = self._LAYOUT.unpack_from(self._page)[1]
 
     def begin(self, message_id: int, deadline: float, idempotent: bool) -> None:
         """Note the message before its code starts."""
         self._LAYOUT.pack_into(self._page, 0, message_id, self._finished, deadline, idempotent, False)
+
+    def over(self, message_id: int) -> None:
+        """Note that the code of a message that must not run twice has ended, and its end is not written yet."""
+        self._finished += 1
+        self._LAYOUT.pack_into(self._page, 0, message_id, self._finished, 0.0, False, True)
+
+    def rest(self) -> None:
+        """Note that the end of what was over is written."""
+        self._LAYOUT.pack_into(self._page, 0, 0, self._finished, 0.0, False, False)
 
     def end(self) -> None:
         """Note that nothing is in hand."""
@@ -106,17 +129,17 @@ class Slot:
 
     def read(self) -> InHand:
         """What stands there now; `message_id` 0 means idle."""
-        message_id, finished, deadline, idempotent, _ = self._LAYOUT.unpack_from(self._page)
-        return InHand(message_id, deadline, idempotent, finished)
+        message_id, finished, deadline, idempotent, over = self._LAYOUT.unpack_from(self._page)
+        return InHand(message_id, deadline, idempotent, finished, over)
 
     @classmethod
-    def peek(cls, path: Path) -> InHand:
-        """What the slot of another process says; idle when there is none."""
+    def peek(cls, path: Path) -> InHand | None:
+        """What the slot of another process says; None when nobody can know: it is gone, or of an earlier boot."""
         if not path.exists():
-            return IDLE
+            return None
         slot = cls(path)
         try:
-            return slot.read()
+            return slot.read() if slot._page[cls._BOOT] == _boot_id() else None
         finally:
             slot.close()
 

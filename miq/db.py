@@ -16,6 +16,7 @@ import psycopg
 from psycopg.pq import ConnStatus, PGconn, TransactionStatus
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
@@ -39,6 +40,21 @@ def normal_dsn(dsn: str) -> str:
             "DATABASE_URL is not a PostgreSQL address: write postgresql://USER@HOST:PORT/DATABASE"
         ) from None
     return text
+
+
+def connection_lost(error: BaseException) -> bool:
+    """Whether the connection is gone: what was not committed never happened, and the next statement needs a new one."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(cause, psycopg.OperationalError):
+        return isinstance(error, DBAPIError) and error.connection_invalidated
+    state = cause.sqlstate
+    return state is None or state.startswith("08") or state in ("57P01", "57P02", "57P03")
+
+
+def worth_waiting(error: BaseException) -> bool:
+    """Whether the same may succeed later: the connection is gone, or the server lacks something just now."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return isinstance(cause, psycopg.OperationalError) or connection_lost(error)
 
 
 def first_line(error: BaseException) -> str:
@@ -68,7 +84,7 @@ class Database:
         self._limits = {"statement_timeout": statement_timeout, "lock_timeout": lock_timeout}
         self._connection: OneConnection | None = None
         self._engine: Engine | None = None
-        self._channels: dict[str, Callable[[], None]] = {}
+        self._channels: dict[str, Callable[[str], None]] = {}
 
     # -- the connection ------------------------------------------------------------------------------------------------
 
@@ -101,7 +117,7 @@ class Database:
             raise psycopg.OperationalError(error)
         pgconn.nonblocking = 1
         connection = OneConnection(pgconn)
-        connection.add_notify_handler(lambda notice: self._notified(notice.channel))
+        connection.add_notify_handler(lambda notice: self._notified(notice.channel, notice.payload))
         self._connection = connection
         for channel in self._channels:
             self.run(f'LISTEN "{channel}"')
@@ -189,8 +205,8 @@ class Database:
 
     # -- notifications -------------------------------------------------------------------------------------------------
 
-    def listen(self, channel: str, heard: Callable[[], None]) -> None:
-        """Call `heard` whenever the channel is notified; survives reconnection."""
+    def listen(self, channel: str, heard: Callable[[str], None]) -> None:
+        """Call `heard` with the payload whenever the channel is notified; survives reconnection."""
         self._channels[channel] = heard
         self.run(f'LISTEN "{channel}"')
 
@@ -207,12 +223,12 @@ class Database:
             self.close()
             raise
         while (notice := pgconn.notifies()) is not None:
-            self._notified(notice.relname.decode())
+            self._notified(notice.relname.decode(), notice.extra.decode())
 
-    def _notified(self, channel: str) -> None:
+    def _notified(self, channel: str, payload: str) -> None:
         heard = self._channels.get(channel)
         if heard:
-            heard()
+            heard(payload)
 
 
 def database_of(session: Session) -> Database:

@@ -65,6 +65,11 @@ class LazySession(Session):
         """The connection of this session, from its first statement on: a lost one is not replaced under it."""
         return self.database.connection
 
+    @property
+    def used(self) -> bool:
+        """Whether anything was done with it: plain statements, or the ORM."""
+        return "raw" in self.__dict__ or self.in_transaction() or bool(self._new)
+
     def get_bind(self, *args: Any, **options: Any) -> Engine | Connection:  # noqa: ANN401 - SQLAlchemy's own
         """SQLAlchemy asks for it with the first statement of the ORM."""
         if self.bind is None:
@@ -101,15 +106,13 @@ def run_in(session: Session, statement: str, parameters: Mapping[str, Any] | Non
 
     For what every worker does: the ORM's machinery costs a forked process some thirteen megabytes.
     """
+    return raw_connection(session).execute(statement, parameters)
+
+
+def raw_connection(session: Session) -> OneConnection:
+    """The psycopg connection under a session, in the session's transaction, after what the ORM has still to write."""
     assert isinstance(session, LazySession)
     session.flush()
     if session.in_nested_transaction():
         session.connection()  # makes the savepoint, if there is none yet
-    return session.raw.execute(statement, parameters)
-
-
-def raw_connection(session: Session) -> psycopg.Connection[Row]:
-    """The psycopg connection under a session, in the session's transaction."""
-    raw = session.connection().connection.driver_connection
-    assert isinstance(raw, psycopg.Connection)
-    return raw
+    return session.raw

@@ -6,10 +6,8 @@ somebody waits. A paused manager gets none. Nothing is refreshed here.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -19,7 +17,8 @@ from miq.connections import ManagerRow, manager_rows
 from miq.ems_refresh import target
 from miq.models import MiqQueue
 from miq.models.worker_types import BaseRefreshWorker, worker_types
-from miq.queue.put import Message, put_or_merge
+from miq.queue.message import Message
+from miq.queue.put import THE_CALL, Waiting, put_or_update
 from miq.queue.tasks import create_task as put_task
 from miq.queue.tasks import task_callback
 from miq.settings import Settings
@@ -43,12 +42,12 @@ def queue_refresh(
             log.info("MIQ(EmsRefresh.queue_refresh) EMS: [%s], id: [%s] is paused: no refresh", ems.name, ems.id)
             continue
         message_id = _put(session, ems, cause, settings)
-        if create_task:
+        if create_task and message_id is not None:
             tasks.append(_task_of(session, message_id, ems))
     return tasks
 
 
-def _put(session: Session, ems: ManagerRow, cause: str, settings: Settings) -> int:
+def _put(session: Session, ems: ManagerRow, cause: str, settings: Settings) -> int | None:
     targets = [(ems.type or "ExtManagementSystem", ems.id)]
     message = Message(
         class_name="EmsRefresh",
@@ -60,12 +59,14 @@ def _put(session: Session, ems: ManagerRow, cause: str, settings: Settings) -> i
         msg_timeout=queue_timeout(ems.type, settings),
     )
 
-    def merge(waiting: list[Any]) -> list[Any]:
-        waited_for = waiting[0] if waiting else []
-        waiting_cause = waiting[1] if len(waiting) > 1 else None
-        return [target.union(waited_for, targets), target.unite_causes(waiting_cause, cause)]
+    def merge(waiting: Waiting | None) -> dict[str, Any] | None:
+        if waiting is None:
+            return None
+        waited_for = waiting.args[0] if waiting.args else []
+        waiting_cause = waiting.args[1] if len(waiting.args) > 1 else None
+        return {"args": [target.union(waited_for, targets), target.unite_causes(waiting_cause, cause)]}
 
-    return put_or_merge(session, message, merge)
+    return put_or_update(session, message, merge, match=THE_CALL)
 
 
 def _task_of(session: Session, message_id: int, ems: ManagerRow) -> int:
@@ -74,7 +75,7 @@ def _task_of(session: Session, message_id: int, ems: ManagerRow) -> int:
     if waiting.miq_task_id is None:
         name = f"EmsRefresh({ems.name}) Refreshing relationships and power states"
         waiting.miq_task_id = put_task(session, name)
-        waiting.miq_callback = json.dumps(asdict(task_callback(waiting.miq_task_id)))
+        waiting.miq_callback = task_callback(waiting.miq_task_id).as_json()
         session.flush()
     return waiting.miq_task_id
 

@@ -30,8 +30,9 @@ from miq.errors import (
 )
 from miq.managers.rows import find_authentication
 from miq.models import Authentication, AuthenticationStatus, ExtManagementSystem, Priority, Zone
+from miq.queue.message import Message
 from miq.queue.methods import queue_method
-from miq.queue.put import Message, put, put_unless_exists
+from miq.queue.put import put, put_unless_exists
 from miq.queue.tasks import create_task, task_callback
 from miq.settings import Settings
 

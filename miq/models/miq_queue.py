@@ -38,6 +38,20 @@ class MiqQueue(Base):
             "updated_on",
             postgresql_where=text("state IN ('warn', 'error', 'timeout', 'expired')"),
         ),
+        Index(
+            "miq_queue_due_idx",
+            "queue_name",
+            "deliver_on",
+            postgresql_where=text("state = 'ready' AND deliver_on IS NOT NULL"),
+        ),
+        Index(
+            "miq_queue_expiry_idx", "expires_on", postgresql_where=text("state = 'ready' AND expires_on IS NOT NULL")
+        ),
+        Index(
+            "miq_queue_busy_merge_idx",
+            "merge_key",
+            postgresql_where=text("state = 'dequeue' AND merge_key IS NOT NULL"),
+        ),
         Index("index_miq_queue_on_task_id", "task_id", postgresql_where=text("task_id IS NOT NULL")),
         Index("index_miq_queue_on_miq_task_id", "miq_task_id", postgresql_where=text("miq_task_id IS NOT NULL")),
     )

@@ -15,6 +15,14 @@ class MiqSchedule(Base):
 
     __tablename__ = "miq_schedules"
     __table_args__ = (
+        Index(
+            "miq_schedules_identity",
+            "name",
+            "userid",
+            "resource_type",
+            unique=True,
+            postgresql_nulls_not_distinct=True,
+        ),
         Index("index_miq_schedules_on_miq_search_id", "miq_search_id"),
         Index("index_miq_schedules_on_updated_at", "updated_at"),
         Index("index_miq_schedules_on_zone_id", "zone_id"),

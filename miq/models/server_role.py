@@ -41,3 +41,31 @@ class AssignedServerRole(Base):
     server_role_id: Mapped[Big | None]
     active: Mapped[bool | None] = mapped_column(server_default=text("false"))
     priority: Mapped[int | None]
+
+
+#: name, description, max_concurrent (0: unlimited), scope (reference 2.6)
+ROLES: tuple[tuple[str, str, int, str], ...] = (
+    ("automate", "Automation Engine", 0, "region"),
+    ("database_operations", "Database Operations", 0, "region"),
+    ("database_owner", "Database Owner", 1, "database"),
+    ("embedded_ansible", "Embedded Ansible", 0, "region"),
+    ("ems_inventory", "Provider Inventory", 1, "zone"),
+    ("ems_metrics_collector", "C&U Data Collector", 0, "zone"),
+    ("ems_metrics_coordinator", "C&U Coordinator", 1, "zone"),
+    ("ems_metrics_processor", "C&U Data Processor", 0, "zone"),
+    ("ems_operations", "Provider Operations", 0, "zone"),
+    ("event", "Event Monitor", 1, "zone"),
+    ("git_owner", "Git Repositories Owner", 1, "zone"),
+    ("internet_connectivity", "Internet Connectivity", 0, "region"),
+    ("notifier", "Notifier", 1, "region"),
+    ("reporting", "Reporting", 0, "region"),
+    ("scheduler", "Scheduler", 1, "region"),
+    ("smartproxy", "SmartProxy", 0, "zone"),
+    ("smartstate", "SmartState Analysis", 0, "zone"),
+    ("user_interface", "User Interface", 0, "region"),
+    ("remote_console", "Remote Consoles", 0, "region"),
+    ("web_services", "Web Services", 0, "region"),
+)
+
+#: roles that belong to no zone: messages for them go to any zone
+REGION_ROLES = frozenset(name for name, _, _, scope in ROLES if scope == "region")

@@ -1,8 +1,9 @@
 """What becomes of the messages of a worker that died. One transaction, run by the supervisor; no flow's code runs here.
 
 Messages that were only held go back free. The one in hand goes back with an attempt counted if its method is
-idempotent and has attempts left; else it ends as `error`, its task is told, and its callback becomes a message of its
-own. A commanded stop, a memory stop and the server's own death are not attempts.
+idempotent and has attempts left; else it ends as `error`, or as `timeout` if it had run past its time, its task is
+told, and its callback becomes a message of its own. A commanded stop, a memory stop and the server's own death are not
+attempts. Of a handler whose slot is lost nobody knows what it had started, so all that it held ends as `error`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg
-
 from miq.channel import InHand
+from miq.models import MessageState, TaskStatus
+from miq.queue.claim import Handler
+from miq.queue.give_back import Connection, give_back
 from miq.queue.statements import statement
 
 log = logging.getLogger(__name__)
@@ -23,101 +25,114 @@ MAX_ATTEMPTS = 3
 #: seconds before the second, third attempt after a death
 BACK_OFF = (0.0, 5.0)
 
-Connection = psycopg.Connection[tuple[Any, ...]]
-
 
 @dataclass(frozen=True)
 class Death:
-    """A handler that is gone. `in_hand` None: nobody knows what it was doing, so all it held counts as started."""
+    """A handler that is gone. `in_hand` None: nobody knows what it was doing, so all it held counts as started.
+
+    `counts`: whether this death is an attempt of the message in hand; `timed_out`: whether it ran past its time.
+    """
 
     handler_type: str
     handler_id: int
     in_hand: InHand | None
     reason: str
     counts: bool = True
+    timed_out: bool = False
+
+    @property
+    def handler(self) -> Handler:
+        return Handler(self.handler_type, self.handler_id)
+
+    def had_started(self, message_id: int) -> bool:
+        """Whether the code of this message had begun, as far as anybody knows."""
+        return self.in_hand is None or self.in_hand.message_id == message_id
 
 
 @dataclass(frozen=True)
 class Swept:
-    """What the sweep did: ids given back, and ids that ended as error."""
+    """What the sweep did: ids given back, and ids that ended badly."""
 
     returned: list[int]
     failed: list[int]
 
 
+@dataclass(frozen=True)
+class Held:
+    """A message of the dead handler."""
+
+    id: int
+    class_name: str | None
+    method_name: str | None
+    callback: str | None
+    task_id: int | None
+    attempts: int
+
+    @property
+    def command(self) -> str:
+        return f"{self.class_name}.{self.method_name}"
+
+
 def sweep(connection: Connection, death: Death) -> Swept:
     """Give back or fail everything that the handler held, within the caller's transaction."""
-    held = connection.execute(
-        statement("held_by"), {"handler_type": death.handler_type, "handler_id": death.handler_id}
-    ).fetchall()
-    free = [row[0] for row in held if not _was_started(row[0], death)]
+    holder = {"handler_type": death.handler_type, "handler_id": death.handler_id}
+    held = [Held(*row) for row in connection.execute(statement("held_by"), holder)]
+    started = [message for message in held if death.had_started(message.id)]
+    free = [message.id for message in held if not death.had_started(message.id)]
     swept = Swept(list(free), [])
-    _give_back(connection, free, attempt=0, delay=0.0)
-    for row in held:
-        if row[0] not in free:
-            _settle(connection, row, death, swept)
-    for queue_name in {row[6] for row in held if row[6]}:
-        connection.execute(statement("wake"), {"queue_name": queue_name})
+    give_back(connection, death.handler, free)
+    for message in started:
+        _settle(connection, message, death, swept)
     return swept
 
 
-def _was_started(message_id: int, death: Death) -> bool:
-    return death.in_hand is None or death.in_hand.message_id == message_id
-
-
-def _settle(connection: Connection, row: tuple[Any, ...], death: Death, swept: Swept) -> None:
-    message_id, attempts = row[0], row[5] or 0
-    again = death.in_hand is not None and death.in_hand.idempotent
+def _settle(connection: Connection, message: Held, death: Death, swept: Swept) -> None:
+    again = death.in_hand is not None and death.in_hand.idempotent and not death.timed_out
     if again and not death.counts:
-        _give_back(connection, [message_id], attempt=0, delay=0.0)
-        swept.returned.append(message_id)
-    elif again and attempts + 1 < MAX_ATTEMPTS:
-        _give_back(connection, [message_id], attempt=1, delay=BACK_OFF[min(attempts, len(BACK_OFF) - 1)])
-        swept.returned.append(message_id)
+        give_back(connection, death.handler, [message.id])
+        swept.returned.append(message.id)
+    elif again and message.attempts + 1 < MAX_ATTEMPTS:
+        delay = BACK_OFF[min(message.attempts, len(BACK_OFF) - 1)]
+        give_back(connection, death.handler, [message.id], delay=delay, attempt=1)
+        swept.returned.append(message.id)
     else:
-        _fail(connection, row, death, attempts + 1)
-        swept.failed.append(message_id)
+        state = MessageState.TIMEOUT if death.timed_out else MessageState.ERROR
+        fail(connection, message, state, _why(message, death))
+        swept.failed.append(message.id)
 
 
-def _give_back(connection: Connection, ids: list[int], *, attempt: int, delay: float) -> None:
-    if not ids:
-        return
-    due = connection.execute("SELECT utc_now() + make_interval(secs => %s)", (delay,)).fetchone() if delay else None
-    parameters = {"ids": ids, "deliver_on": due[0] if due else None, "attempt": attempt}
-    returned = connection.execute(statement("give_back"), parameters).fetchall()
-    if len(returned) < len(ids):
-        connection.execute(statement("merge_into_twin"), {"ids": ids})
+def _why(message: Held, death: Death) -> str:
+    if death.in_hand is None:
+        return f"{death.reason}; whether {message.command} had started, nobody knows"
+    if death.in_hand.over:
+        return f"{death.reason} after {message.command} had run, before its end was written"
+    return f"{death.reason} while it ran {message.command} (attempt {message.attempts + 1})"
 
 
-def _fail(connection: Connection, row: tuple[Any, ...], death: Death, attempts: int) -> None:
-    message_id, class_name, method_name, callback, task_id = row[:5]
-    text = f"{death.reason} while it ran {class_name}.{method_name} (attempt {attempts})"
-    log.error("MIQ(MiqQueue.sweep) Message id: [%s], State: [error], %s", message_id, text)
+def fail(connection: Connection, message: Held, state: MessageState, text: str) -> None:
+    """End a message that no worker will end: the row stays, its task is told, its callback becomes a message."""
+    log.error("MIQ(MiqQueue.sweep) Message id: [%s], State: [%s], %s", message.id, state, text)
     connection.execute(
-        "UPDATE miq_queue SET state = 'error', last_error = %s, attempts = %s, updated_on = utc_now(),"
-        " handler_type = NULL, handler_id = NULL WHERE id = %s",
-        (text, attempts, message_id),
+        statement("fail_unheld"), {"id": message.id, "state": state, "error": text, "attempts": message.attempts + 1}
     )
-    if callback:
-        _call_back_later(connection, callback, text)
-    elif task_id is not None:
-        connection.execute(
-            "UPDATE miq_tasks SET state = 'Finished', status = 'Error', message = %s, updated_on = utc_now()"
-            " WHERE id = %s AND state <> 'Finished'",
-            (text, task_id),
-        )
+    if message.callback:
+        _call_back_later(connection, message.callback, state, text)
+    elif message.task_id is not None:
+        status = TaskStatus.TIMEOUT if state == MessageState.TIMEOUT else TaskStatus.ERROR
+        connection.execute(statement("fail_task"), {"id": message.task_id, "status": status, "error": text})
 
 
-def _call_back_later(connection: Connection, callback: str, text: str) -> None:
+def _call_back_later(connection: Connection, callback: str, state: MessageState, text: str) -> None:
     """The callback's own code is a flow's, so it becomes a message."""
     try:
-        call = json.loads(callback)
-        args = json.dumps([*(call.get("args") or ()), "error", text, None])
-    except (ValueError, AttributeError) as error:
+        call: dict[str, Any] = json.loads(callback)
+        values = {
+            "class_name": call.get("class_name"),
+            "method_name": call.get("method_name"),
+            "instance_id": call.get("instance_id"),
+            "args": json.dumps([*(call.get("args") or ()), state, text, None]),
+        }
+    except (ValueError, AttributeError, TypeError) as error:
         log.error("MIQ(MiqQueue.sweep) a callback that cannot be read is dropped: %s", error)
         return
-    connection.execute(
-        "INSERT INTO miq_queue (class_name, method_name, instance_id, args, queue_name, priority)"
-        " VALUES (%s, %s, %s, %s, 'generic', 20)",
-        (call.get("class_name"), call.get("method_name"), call.get("instance_id"), args),
-    )
+    connection.execute(statement("put_callback"), values)

@@ -134,7 +134,7 @@ class EvmServer:
 
     def _timeout(self) -> float:
         now = time.monotonic()
-        times = [self.supervisor.children.next_deadline(), self.quiescing]
+        times = [self.supervisor.next_deadline(), self.quiescing]
         if self.link.away:
             times.append(self.link.retry_at)
         elif self.quiescing is None and (self.sync_wanted or self.config_wanted):
@@ -221,10 +221,10 @@ class EvmServer:
         except (KeyError, ValueError):
             return
 
-    def _want_sync(self) -> None:
+    def _want_sync(self, payload: str) -> None:
         self.sync_wanted = True
 
-    def _want_config(self) -> None:
+    def _want_config(self, payload: str) -> None:
         self.config_wanted = True
 
     # -- stop ----------------------------------------------------------------------------------------------------------

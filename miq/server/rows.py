@@ -46,19 +46,22 @@ class Ended:
 
     child: Child
     exit: Exit
-    in_hand: InHand
+    in_hand: InHand | None
     reason: str
     counts: bool
     deaths_in_vain: int
     back_off: float
+    #: the message in hand ran past its time, and the worker could not end it itself
+    timed_out: bool = False
 
 
 def record_end(database: Database, server_id: int, ended: Ended) -> None:
     """Sweep its messages, keep its exit, delete its row: one transaction, so that none is ever without the others."""
     child = ended.child
     death = Death(
-        "MiqWorker", child.worker_id, ended.in_hand, f"worker {child.worker_id} died: {ended.reason}", ended.counts
-    )
+        "MiqWorker", child.worker_id, ended.in_hand, f"worker {child.worker_id} died: {ended.reason}",
+        ended.counts, ended.timed_out,
+    )  # fmt: skip
     with database.transaction() as connection:
         swept = sweep(connection, death)
         connection.execute(
@@ -79,8 +82,8 @@ def record_end(database: Database, server_id: int, ended: Ended) -> None:
                 "signal": ended.exit.signal,
                 "reason": ended.reason,
                 "memory": child.memory,
-                "message": ended.in_hand.message_id or None,
-                "finished": ended.in_hand.finished,
+                "message": (ended.in_hand.message_id or None) if ended.in_hand else None,
+                "finished": ended.in_hand.finished if ended.in_hand else None,
                 "vain": ended.deaths_in_vain,
                 "back_off": ended.back_off,
             },

@@ -29,7 +29,7 @@ from miq.server.failures import Failures
 from miq.server.leftovers import close_row
 from miq.server.strategy.process import ProcessStrategy
 from miq.server.sync import Key, Present
-from miq.server.validation import Limits, Verdict, grace, validate
+from miq.server.validation import Limits, Verdict, grace, overdue_at, running, validate
 from miq.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -183,9 +183,10 @@ class Supervisor:
                 exit_,
                 in_hand,
                 reason,
-                counts=child.stop_reason in (None, Verdict.NOT_RESPONDING, Verdict.NOT_STARTED),
+                counts=child.stop_reason in (None, Verdict.NOT_RESPONDING, Verdict.NOT_STARTED, Verdict.TIMED_OUT),
                 deaths_in_vain=failing.deaths,
                 back_off=max(0.0, failing.until - time.monotonic()),
+                timed_out=child.killed and running(in_hand) and time.monotonic() >= in_hand.deadline,
             )
         )
 
@@ -255,10 +256,19 @@ class Supervisor:
         )  # fmt: skip
         self.stop(child, verdict, grace(verdict, in_hand, limits, now))
 
+    def next_deadline(self) -> float | None:
+        """When the first of them has to be killed, if nothing changes."""
+        messages = (overdue_at(self.in_hand(child)) for child in self.children if not child.killed)
+        times = [self.children.next_deadline(), *messages]
+        return min((each for each in times if each is not None), default=None)
+
     def kill_overdue(self) -> None:
-        """SIGKILL those that were told to stop and did not within their time."""
+        """SIGKILL those that were told to stop and did not within their time, and those whose message hangs."""
         now = time.monotonic()
         for child in self.children:
+            overdue = overdue_at(self.in_hand(child))
+            if overdue is not None and overdue <= now and not child.killed:
+                self.ask_to_stop(child, Verdict.TIMED_OUT, now)
             if child.kill_at is not None and child.kill_at <= now and not child.killed:
                 self.kill(child)
 

@@ -29,7 +29,23 @@ class Verdict(StrEnum):
     WELL = "well"
     NOT_STARTED = "did not start in time"
     NOT_RESPONDING = "not responding"
+    TIMED_OUT = "message timed out"
     MEMORY = "memory exceeded"
+
+
+#: seconds after its deadline that a worker has to end a message itself; past them it hangs in code that cannot be
+#: interrupted
+OVERDUE = 3.0
+
+
+def running(in_hand: InHand) -> bool:
+    """Whether the code of a message runs now."""
+    return bool(in_hand.message_id) and not in_hand.over
+
+
+def overdue_at(in_hand: InHand) -> float | None:
+    """When the server has to end the message in hand, since its worker does not; None when nothing runs."""
+    return in_hand.deadline + OVERDUE if running(in_hand) else None
 
 
 def validate(child: Child, in_hand: InHand, limits: Limits, now: float) -> Verdict:
@@ -39,7 +55,7 @@ def validate(child: Child, in_hand: InHand, limits: Limits, now: float) -> Verdi
     if not child.started:
         return Verdict.WELL if now - child.born <= limits.starting_timeout else Verdict.NOT_STARTED
     silent_until = child.last_beat + limits.heartbeat_timeout
-    if in_hand.message_id:
+    if running(in_hand):
         silent_until = max(silent_until, in_hand.deadline + limits.poll)
     if now > silent_until:
         return Verdict.NOT_RESPONDING
@@ -55,5 +71,5 @@ def grace(verdict: Verdict, in_hand: InHand, limits: Limits, now: float) -> floa
     """
     if verdict in (Verdict.NOT_RESPONDING, Verdict.NOT_STARTED):
         return now + limits.kill_grace
-    rest = in_hand.deadline - now if in_hand.message_id else 0.0
+    rest = in_hand.deadline - now if running(in_hand) else 0.0
     return now + max(limits.stopping_timeout, rest)

@@ -1,20 +1,21 @@
-"""QueueWorkerBase: a worker that takes messages from one queue, one after the other.
+"""QueueWorkerBase: a worker that takes messages from one queue, as many at once as fit a fraction of a second.
 
-What ended is recorded before anything new is taken, also across an outage of the database: the outcome in hand is
-written first. A message that ran into its time-out ends the worker after its callback, as in the modelled system,
-because nobody knows what the interrupted code left behind.
+What ended is recorded before anything new is taken, also across an outage of the database: what is in hand then is
+written first (`miq.queue.batch`).
 """
 
 from __future__ import annotations
 
-import psycopg
+import time
 
 from miq.channel import Channel
-from miq.errors import ExitNow
 from miq.launch import Launch
-from miq.queue.claim import Claimed, Handler, Route, claim, seconds_until_due
-from miq.queue.deliver import Delivery, LostDatabase, Outcome, deliver, give_back, record
-from miq.queue.methods import find_method, load_methods
+from miq.queue.appetite import Appetite
+from miq.queue.batch import Batch
+from miq.queue.claim import Claimer, Handler, Route, seconds_until_due
+from miq.queue.deliver import Delivery
+from miq.queue.methods import load_methods
+from miq.queue.statements import statement
 from miq.workers.worker_base import WorkerBase
 
 
@@ -24,59 +25,42 @@ class QueueWorkerBase(WorkerBase):
     def __init__(self, launch: Launch, channel: Channel | None = None) -> None:
         super().__init__(launch, channel)
         self.queue_name = launch.queue_name or self.worker_type.queue_name or "generic"
-        self.delivery = Delivery(
-            self.database, self.slot, stop_requested=self.stop_requested, info={"worker_guid": launch.guid}
-        )
-        self._unwritten: Outcome | None = None
+        self.delivery = Delivery(self.database, Handler("MiqWorker", 0), self.slot, stop_requested=self.stop_requested)
+        self.batch = Batch(self.delivery, lambda: self.wires.stop_reason is not None)
         self._announced = True
         self._idle_polls = 0
 
-    def after_initialize(self) -> None:
-        load_methods()
-        self.handler = Handler("MiqWorker", self.place.worker_id)
-        self.database.listen(f"miq_queue:{self.queue_name[:50]}", self._announce)
-
     def config_loaded(self) -> None:
         roles = self.worker_type.required_roles or self.launch.roles or self.place.active_roles
-        self.route = Route(
-            self.queue_name, self.place.zone, roles, self.place.server_guid, self.worker_type.max_priority
-        )
+        route = Route(self.queue_name, self.place.zone, roles, self.place.server_guid, self.worker_type.max_priority)
+        self.delivery.handler = Handler("MiqWorker", self.place.worker_id)
+        self.claimer = Claimer(self.database, self.delivery.handler, route)
+        self.appetite = Appetite(int(self.number("prefetch_max_per_worker")), self.number("prefetch_seconds"))
         self.delivery.server_id = self.place.server_id
-        self.delivery.info["settings"] = self.settings
+        self.delivery.info.update(worker_guid=self.launch.guid, settings=self.settings, zone=self.place.zone)
+        self.delivery.renew()
 
-    def _announce(self) -> None:
+    def after_initialize(self) -> None:
+        load_methods()
+        self.database.listen(f"miq_queue:{self.queue_name[:50]}", self._announce)
+
+    def _announce(self, payload: str) -> None:
         self._announced = True
+        self.claimer.heard(payload)
 
     def _woken(self) -> bool:
         return self._announced
 
     def do_work(self) -> bool:
-        self._write_outcome()
         self._announced = False
-        taken = claim(self.database, self.handler, self.route)
-        for message in taken:
-            self._handle(message)
+        began = time.monotonic()
+        taken = self.claimer.take(1 if self.launch.once else self.appetite.limit)
+        self.batch.work(taken)
+        self.appetite.learn(len(taken), time.monotonic() - began)
+        if any(message.task_id is not None for message in taken):
+            self.claimer.forget()  # the next one of its kind may come before what was taken last
         self._idle_polls = 0 if taken else self._idle_polls + 1
         return bool(taken)
-
-    def _handle(self, message: Claimed) -> None:
-        try:
-            self._unwritten = deliver(message, self.delivery)
-        except LostDatabase as lost:
-            again = find_method(message.class_name, message.method_name).idempotent
-            self._unwritten = Outcome(message, "retry" if again else "error", str(lost))
-            raise psycopg.OperationalError(str(lost)) from lost
-        timed_out = self._unwritten.status == "timeout"
-        if timed_out:
-            self.database.close()
-        self._write_outcome()
-        if timed_out:
-            raise ExitNow(1, f"message {message.id} timed out")
-
-    def _write_outcome(self) -> None:
-        if self._unwritten is not None:
-            record(self._unwritten, self.delivery)
-            self._unwritten = None
 
     def idle_seconds(self) -> float:
         """The safety net under NOTIFY: escalating polls, sooner when a deferred message falls due."""
@@ -87,14 +71,9 @@ class QueueWorkerBase(WorkerBase):
     def _reconnected(self) -> None:
         super()._reconnected()
         self._announced = True
-        self._write_outcome()
-        self._give_back_unknown()
+        self.claimer.forget()
+        self.batch.recover()
 
-    def _give_back_unknown(self) -> None:
-        """A claim whose answer was lost with the connection: the rows are ours, and nothing of them was started."""
-        held = self.database.run(
-            "SELECT id FROM miq_queue WHERE state = 'dequeue' AND handler_type = %(kind)s AND handler_id = %(id)s",
-            {"kind": self.handler.kind, "id": self.handler.id},
-        ).fetchall()
-        if held:
-            give_back(self.database, [row[0] for row in held])
+    def leaving(self) -> None:
+        """Whoever else serves this queue looks at once for what was left to us."""
+        self.database.run(statement("wake"), {"queue_name": self.queue_name})

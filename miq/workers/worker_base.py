@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from miq import names, paths, process, settings_loader, systemd
 from miq.channel import Channel, Slot
 from miq.clock import utc
-from miq.db import Database, move
+from miq.db import Database, move, worth_waiting
 from miq.errors import ExitNow, MiqError, SettingsError
 from miq.launch import Launch, Place, find_place
 from miq.models import MiqWorker, WorkerStatus
@@ -135,6 +135,7 @@ class WorkerBase:
         systemd.notify("STOPPING=1")
         status = WorkerStatus.ABORTED if code else WorkerStatus.STOPPED
         try:
+            self.leaving()
             self._set_status(status, stopped_on=utc())
         except (psycopg.Error, DBAPIError, MiqError, AttributeError) as error:
             log.info("MIQ(%s#do_exit) status %s not written: %s", type(self).__name__, status, error)
@@ -159,6 +160,9 @@ class WorkerBase:
     def config_loaded(self) -> None:
         """Called whenever settings and roles were read."""
 
+    def leaving(self) -> None:
+        """Called before the last status is written, if the database is there. Raises what that may raise."""
+
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
@@ -168,7 +172,7 @@ class WorkerBase:
             try:
                 self._pass()
             except (psycopg.OperationalError, DBAPIError) as error:
-                if not self._is_away(error):
+                if not worth_waiting(error):
                     raise
                 log.warning("MIQ(%s) the database went away: %s", type(self).__name__, error)
                 self._with_database(self._reconnected)
@@ -227,12 +231,6 @@ class WorkerBase:
 
     # -- the database --------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _is_away(error: Exception) -> bool:
-        if isinstance(error, DBAPIError):
-            return bool(error.connection_invalidated)
-        return True
-
     def _with_database(self, act: Callable[[], Result]) -> Result:
         """Do it as soon as the database is there; waits with a back-off, beats on, and leaves when asked to."""
         pause = RECONNECT[0]
@@ -240,7 +238,7 @@ class WorkerBase:
             try:
                 return act()
             except (psycopg.OperationalError, DBAPIError) as error:
-                if not self._is_away(error):
+                if not worth_waiting(error):
                     raise
                 log.warning("MIQ(%s) the database is away, next try in %.1f s: %s", type(self).__name__, pause, error)
             self.database.close()
@@ -270,7 +268,7 @@ class WorkerBase:
         """One of this worker type's settings."""
         return self.settings.worker_number(self.worker_type.settings_path, key)
 
-    def _config_changed(self) -> None:
+    def _config_changed(self, payload: str = "") -> None:
         """Every worker hears the change at once; they read it spread over a second."""
         if self._config_due is None:
             self._config_due = time.monotonic() + random.uniform(0.0, 1.0)  # noqa: S311 - not a secret

@@ -22,8 +22,9 @@ import pytest
 from miq.db import Database, normal_dsn
 from miq.paths import Home
 from miq.queue.claim import Handler, Route, claim
-from miq.queue.deliver import Delivery, deliver, record
+from miq.queue.deliver import Delivery, deliver
 from miq.queue.methods import load_methods
+from miq.queue.record import record
 from miq.settings import Settings
 from tests.parts.moto import moto_server
 
@@ -242,7 +243,7 @@ def _work_once(database: Database, environment: dict[str, str]) -> None:
     load_methods()
     route = Route("generic", "default", ["ems_operations"], None)
     (message,) = until(lambda: claim(database, Handler("MiqWorker", 1), route))
-    delivery = Delivery(database, info={"settings": Settings({})})
+    delivery = Delivery(database, Handler("MiqWorker", 1), info={"settings": Settings({})})
     record(deliver(message, delivery), delivery)
 
 

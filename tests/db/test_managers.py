@@ -48,7 +48,8 @@ from miq.models import (
 from miq.models.worker_types import worker_types
 from miq.paths import Home
 from miq.providers.base.manager import ConnectionSpec, Manager
-from miq.queue.put import Message, put
+from miq.queue.message import Message
+from miq.queue.put import put
 from miq.queue.tasks import create_task
 from miq.secrets import Key
 from miq.settings import Settings

@@ -21,9 +21,11 @@ from miq.errors import RetryLater, StopRequested
 from miq.models import MiqQueue, MiqTask, Zone
 from miq.queue import methods
 from miq.queue.claim import Claimed, Handler, Route, claim, seconds_until_due
-from miq.queue.deliver import Delivery, deliver, record
+from miq.queue.deliver import Delivery, deliver
+from miq.queue.message import Callback, Message
 from miq.queue.methods import queue_method
-from miq.queue.put import Callback, Message, put, put_or_merge, put_unless_exists
+from miq.queue.put import THE_CALL, Waiting, put, put_or_update, put_unless_exists
+from miq.queue.record import record
 from miq.queue.sweep import Death, sweep
 from miq.queue.tasks import create_task, task_callback
 
@@ -70,9 +72,22 @@ def registered() -> Iterator[None]:
     methods._methods.update(before)
 
 
+@pytest.fixture
+def database(database: Database) -> Database:
+    """With the zones that the tests name."""
+    with database.session() as session:
+        session.add_all([Zone(name="default"), Zone(name="other")])
+    return database
+
+
 def add(database: Database, method: str = "note", **options: Any) -> int:
     with database.session() as session:
-        return put(session, Message("Test", method, **options))
+        return _id(put(session, Message("Test", method, **options)))
+
+
+def _id(message_id: int | None) -> int:
+    assert message_id is not None
+    return message_id
 
 
 def rows(database: Database) -> list[MiqQueue]:
@@ -85,7 +100,7 @@ def take(database: Database, route: Route = GENERIC, limit: int = 1) -> list[Cla
 
 
 def run_one(database: Database) -> str:
-    delivery = Delivery(database)
+    delivery = Delivery(database, ME)
     outcome = deliver(take(database)[0], delivery)
     record(outcome, delivery)
     return outcome.status
@@ -191,8 +206,8 @@ def test_next_due(database: Database) -> None:
 
 def test_a_plain_insert_wakes_the_listeners_of_its_queue(dsn: str, database: Database) -> None:
     heard: list[str] = []
-    database.listen("miq_queue:generic", lambda: heard.append("generic"))
-    database.listen("miq_queue:other", lambda: heard.append("other"))
+    database.listen("miq_queue:generic", lambda payload: heard.append("generic"))
+    database.listen("miq_queue:other", lambda payload: heard.append("other"))
     with psycopg.connect(dsn, autocommit=True) as operator:
         operator.execute("INSERT INTO miq_queue (class_name, method_name) VALUES ('Test', 'note'), ('Test', 'note')")
     end = time.monotonic() + 5
@@ -223,7 +238,7 @@ def test_a_failure_is_kept_and_leaves_nothing_half_written(database: Database) -
 def test_a_time_out_is_kept(database: Database) -> None:
     add(database, "slow", msg_timeout=1)
     began = time.monotonic()
-    delivery = Delivery(database)
+    delivery = Delivery(database, ME)
     outcome = deliver(take(database)[0], delivery)
     assert (outcome.status, time.monotonic() - began < 10) == ("timeout", True)
     database.close()
@@ -306,7 +321,7 @@ def test_a_task_follows_its_message(database: Database, method: str, state: str,
 def test_put_unless_exists_counts_args_and_ignores_what_is_being_done(database: Database) -> None:
     def try_it(*args: Any) -> int:
         with database.session() as session:
-            return put_unless_exists(session, Message("Test", "note", args))
+            return _id(put_unless_exists(session, Message("Test", "note", args)))
 
     first = try_it(1)
     assert try_it(1) == first
@@ -316,13 +331,13 @@ def test_put_unless_exists_counts_args_and_ignores_what_is_being_done(database: 
     assert again != first
 
 
-def test_put_or_merge_changes_the_one_that_waits(database: Database) -> None:
-    def merge(waiting: list[Any]) -> list[Any]:
-        return [*waiting, 2]
+def test_put_or_update_changes_the_one_that_waits(database: Database) -> None:
+    def merge(waiting: Waiting | None) -> dict[str, Any] | None:
+        return {"args": [*waiting.args, 2]} if waiting else None
 
     with database.session() as session:
-        first = put_or_merge(session, Message("Test", "note", [1]), merge)
-        second = put_or_merge(session, Message("Test", "note", [2]), merge)
+        first = put_or_update(session, Message("Test", "note", [1]), merge, match=THE_CALL)
+        second = put_or_update(session, Message("Test", "note", [2]), merge, match=THE_CALL)
     assert first == second
     assert [row.args for row in rows(database)] == ["[1, 2]"]
 
@@ -403,12 +418,11 @@ def test_a_commanded_stop_is_no_attempt(database: Database) -> None:
 def test_redelivery_that_meets_a_waiting_twin_merges_into_it(database: Database) -> None:
     with database.session() as session:
         task_id = create_task(session, "try")
-        first = put_unless_exists(
-            session, Message("Test", "note", miq_task_id=task_id, callback=task_callback(task_id))
-        )
+        waited_for = Message("Test", "note", miq_task_id=task_id, callback=task_callback(task_id))
+        first = _id(put_unless_exists(session, waited_for, match=THE_CALL))
     take(database)
     with database.session() as session:
-        twin = put_unless_exists(session, Message("Test", "note"))
+        twin = put_unless_exists(session, Message("Test", "note"), match=THE_CALL)
     died(database, hand(first, idempotent=True))
     left = rows(database)
     assert [(row.id, row.state, row.miq_task_id) for row in left] == [(twin, "ready", task_id)]
@@ -418,7 +432,7 @@ def test_redelivery_that_meets_a_waiting_twin_merges_into_it(database: Database)
 def test_the_task_of_a_lost_message_is_told(database: Database) -> None:
     with database.session() as session:
         task_id = create_task(session, "try")
-        message = put(session, Message("Test", "note", miq_task_id=task_id))
+        message = _id(put(session, Message("Test", "note", miq_task_id=task_id)))
     take(database)
     died(database, hand(message, idempotent=False))
     with database.session() as session:
@@ -435,7 +449,7 @@ def test_the_slot_knows_the_message_while_it_runs(database: Database, tmp_path: 
         seen.append(slot.read())
 
     message = add(database, "look", msg_timeout=50)
-    delivery = Delivery(database, slot)
+    delivery = Delivery(database, ME, slot)
     record(deliver(take(database)[0], delivery), delivery)
     assert (seen[0].message_id, seen[0].idempotent, seen[0].finished) == (message, True, 0)
     assert 0 < seen[0].deadline - time.monotonic() <= 50

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from miq import names
-from miq.channel import Slot
+from miq.channel import InHand, Slot
 from miq.db import Database
 from miq.models.worker_types import WorkerType
 from miq.paths import Home
@@ -28,11 +28,17 @@ def watch_beside(database: Database, home: Home, kind: type[WorkerType], queue_n
                 print(f"no {names.short(kind.name)} runs for queue {queue_name}")
                 return 1 if seen is None else 0
             in_hand = Slot.peek(home.slots / found[1])
-            now = (*found, in_hand.message_id, in_hand.finished)
+            now = (*found, in_hand)
             if now != seen:
-                doing = f"message {in_hand.message_id}" if in_hand.message_id else "idle"
-                print(f"worker {found[0]} pid {found[3]} {found[2]}: {doing}, {in_hand.finished} finished", flush=True)
+                print(f"worker {found[0]} pid {found[3]} {found[2]}: {_doing(in_hand)}", flush=True)
             seen = now
             time.sleep(0.2)
     except KeyboardInterrupt:
         return 0
+
+
+def _doing(in_hand: InHand | None) -> str:
+    if in_hand is None:
+        return "it has no slot here"
+    doing = f"message {in_hand.message_id}" if in_hand.message_id else "idle"
+    return f"{doing}, {in_hand.finished} finished"

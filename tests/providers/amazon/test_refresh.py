@@ -33,7 +33,7 @@ from miq.models import (
     Vm,
 )
 from miq.paths import Home
-from miq.queue.claim import Claimed
+from miq.queue.claim import Claimed, Handler
 from miq.queue.deliver import Delivery, deliver
 from miq.settings import Settings
 from tests.parts import moto
@@ -383,7 +383,7 @@ def test_a_time_out_reaches_a_call_that_hangs(session: Session, home: Home, gate
     )  # fmt: skip
     began = time.monotonic()
     try:
-        outcome = deliver(message, Delivery(session.info["database"]))
+        outcome = deliver(message, Delivery(session.info["database"], Handler("MiqWorker", 1)))
     finally:
         released.set()
     assert (outcome.status, outcome.text) == ("timeout", "timed out after 4 seconds")
