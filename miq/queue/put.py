@@ -13,11 +13,13 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import psycopg
 from sqlalchemy.orm import Session
 
+from miq.db import Database
 from miq.errors import BadMessage
 from miq.queue.message import COLUMNS, Callback, Message, Origin, encode
 from miq.queue.statements import statement
@@ -48,6 +50,11 @@ class Waiting:
 #: told of the message that waits, or of None; gives the fields of `Message` to change, or nothing
 Change = Callable[[Waiting | None], Mapping[str, Any] | None]
 
+Run = Callable[[str, Mapping[str, Any]], psycopg.Cursor[tuple[Any, ...]]]
+
+#: a put from outside of any worker: any zone
+NOWHERE = Origin()
+
 
 def origin_of(session: Session) -> Origin:
     """Where a put of this session happens: its process tells its zone, its worker what it is executing."""
@@ -58,9 +65,18 @@ def origin_of(session: Session) -> Origin:
 
 def put(session: Session, message: Message) -> int | None:
     """Insert the message; its id, None when its zone is in maintenance. Raises BadMessage."""
-    inserted = _insert(session, message, None)
+    return _put(partial(run_in, session), message, origin_of(session))
+
+
+def put_now(database: Database, message: Message, origin: Origin = NOWHERE) -> int | None:
+    """`put` for whoever changes nothing else: committed by itself, in one round trip instead of three."""
+    return _put(database.run, message, origin)
+
+
+def _put(run: Run, message: Message, origin: Origin) -> int | None:
+    inserted = _insert(run, message, origin, None)
     if inserted is None:
-        _zone_takes(session, message.zone_from(origin_of(session)))
+        _zone_takes(run, message.zone_from(origin))
     return inserted
 
 
@@ -72,7 +88,7 @@ def put_many(session: Session, messages: Iterable[Message]) -> int:
     origin = origin_of(session)
     rows = [message.row(origin) for message in messages]
     zones = {row[_ZONE] for row in rows} - {None}
-    closed = {zone for zone in zones if not _zone_takes(session, zone)}
+    closed = {zone for zone in zones if not _zone_takes(partial(run_in, session), zone)}
     if closed:
         rows = [row for row in rows if row[_ZONE] not in closed]
     with raw_connection(session).cursor() as cursor, cursor.copy(_COPY) as copy:
@@ -111,20 +127,21 @@ def put_or_update(
 def _put_one_of_a_kind(
     session: Session, message: Message, change: Change, match: frozenset[str] | None, busy_too: bool
 ) -> int | None:
-    key = message.key(message.given() if match is None else match, origin_of(session))
+    run, origin = partial(run_in, session), origin_of(session)
+    key = message.key(message.given() if match is None else match, origin)
     if busy_too:
-        run_in(session, statement("lock_key"), {"key": key})
-        if (busy := run_in(session, statement("find_busy"), {"key": key}).fetchone()) is not None:
+        run(statement("lock_key"), {"key": key})
+        if (busy := run(statement("find_busy"), {"key": key}).fetchone()) is not None:
             return int(busy[0])
     while True:
-        row = run_in(session, statement("find_waiting"), {"key": key}).fetchone()
+        row = run(statement("find_waiting"), {"key": key}).fetchone()
         if row is not None:
             _change(session, waiting := _waiting(row), change(waiting))
             return waiting.id
         new = replace(message, **(change(None) or {}))
-        if (inserted := _insert(session, new, key)) is not None:
+        if (inserted := _insert(run, new, origin, key)) is not None:
             return inserted
-        if not _zone_takes(session, new.zone_from(origin_of(session))):
+        if not _zone_takes(run, new.zone_from(origin)):
             return None
 
 
@@ -161,20 +178,20 @@ def _change(session: Session, waiting: Waiting, changes: Mapping[str, Any] | Non
         columns["miq_callback"] = callback.as_json() if callback else None
     unknown = columns.keys() - set(COLUMNS)
     assert not unknown, unknown
-    sets = ", ".join(f"{name} = %({name})s" for name in columns)
+    sets = "".join(f"{name} = %({name})s, " for name in columns)
     run_in(
         session,
-        f"UPDATE miq_queue SET {sets}, lock_version = coalesce(lock_version, 0) + 1"  # noqa: S608 - our columns
+        f"UPDATE miq_queue SET {sets}lock_version = coalesce(lock_version, 0) + 1"  # noqa: S608 - our columns
         " WHERE id = %(id)s",
         {**columns, "id": waiting.id},
     )
 
 
-def _insert(session: Session, message: Message, key: str | None) -> int | None:
+def _insert(run: Run, message: Message, origin: Origin, key: str | None) -> int | None:
     """The id of the new row; None when an equal one is ready, or the zone is in maintenance."""
-    columns = dict(zip(COLUMNS, message.row(origin_of(session)), strict=True))
+    columns = dict(zip(COLUMNS, message.row(origin), strict=True))
     try:
-        row = run_in(session, statement("put"), {**columns, "merge_key": key}).fetchone()
+        row = run(statement("put"), {**columns, "merge_key": key}).fetchone()
     except psycopg.DataError as error:
         raise BadMessage(f"{message.command} does not fit its columns: {error}") from error
     if row is None:
@@ -184,11 +201,11 @@ def _insert(session: Session, message: Message, key: str | None) -> int | None:
     return int(row[0])
 
 
-def _zone_takes(session: Session, zone: str | None) -> bool:
+def _zone_takes(run: Run, zone: str | None) -> bool:
     """Whether messages may be put for a zone. Raises BadMessage when there is none of that name."""
     if zone is None:
         return True
-    row = run_in(session, statement("zone_takes"), {"zone": zone}).fetchone()
+    row = run(statement("zone_takes"), {"zone": zone}).fetchone()
     if row is None:
         raise BadMessage(f"there is no zone {zone!r}: the table `zones` lists them")
     if not row[0]:
