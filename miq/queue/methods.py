@@ -25,6 +25,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 #: modules of the core that register methods
 CORE_MODULES = (
     "miq.queue.diagnostics",
+    "miq.queue.server_words",
+    "miq.queue.schedules",
     "miq.queue.tasks",
     "miq.queue.upkeep",
     "miq.managers.credentials",

@@ -161,6 +161,13 @@ SELECT id, class_name, method_name, miq_callback, miq_task_id, attempts FROM miq
 -- Tells the listeners of a queue that something was put back.
 SELECT pg_notify('miq_queue:' || left(%(queue_name)s, 50), '')
 
+-- name: forget_shutdowns
+-- Words to stop that a server left behind: taken, or for a run of it that is over.
+DELETE FROM miq_queue
+ WHERE queue_name = 'miq_server' AND class_name = 'MiqServer' AND method_name = 'shutdown_and_exit'
+   AND (state = 'ready' AND server_guid = %(guid)s
+        OR state = 'dequeue' AND handler_type = 'MiqServer' AND handler_id = %(handler_id)s)
+
 -- name: task_active
 -- The task of a message that starts.
 UPDATE miq_tasks
@@ -179,34 +186,9 @@ DELETE FROM miq_worker_exits WHERE ended_on < utc_now() - make_interval(secs => 
 
 -- The other verbs of the queue, and tasks.
 
--- name: retry_failed
--- Puts failed messages back to ready, as if they were new. One whose twin is ready, or goes back with it, is no longer
--- of its kind: both wait.
-WITH chosen AS MATERIALIZED (
-    SELECT id, merge_key FROM miq_queue
-     WHERE state IN ('warn', 'error', 'timeout', 'expired')
-       AND (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s::bigint[]))
-       AND (%(state)s::text IS NULL OR state = %(state)s)
-       AND (%(class_name)s::text IS NULL OR class_name = %(class_name)s)
-       AND (%(method_name)s::text IS NULL OR method_name = %(method_name)s)
-       AND (%(queue_name)s::text IS NULL OR queue_name = %(queue_name)s)
-       AND (%(older_than)s::float8 IS NULL OR updated_on < utc_now() - make_interval(secs => %(older_than)s::float8))
-     ORDER BY id FOR UPDATE),
-kind AS (
-    SELECT id, CASE WHEN row_number() OVER (PARTITION BY merge_key ORDER BY id) = 1 AND NOT EXISTS (
-                         SELECT 1 FROM miq_queue AS twin WHERE twin.merge_key = chosen.merge_key AND twin.state = 'ready')
-                    THEN merge_key END AS merge_key
-      FROM chosen)
-UPDATE miq_queue AS q
-   SET state = 'ready', attempts = 0, deliver_on = NULL, expires_on = NULL, handler_type = NULL, handler_id = NULL,
-       updated_on = utc_now(), lock_version = coalesce(lock_version, 0) + 1, merge_key = kind.merge_key
-  FROM kind
- WHERE q.id = kind.id
-RETURNING q.id, q.queue_name
-
--- name: delete_failed
--- Deletes failed messages.
-DELETE FROM miq_queue
+-- name: choose_failed
+-- Failed messages that agree with what is said, locked: nobody else puts them back or deletes them meanwhile.
+SELECT id FROM miq_queue
  WHERE state IN ('warn', 'error', 'timeout', 'expired')
    AND (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s::bigint[]))
    AND (%(state)s::text IS NULL OR state = %(state)s)
@@ -214,6 +196,22 @@ DELETE FROM miq_queue
    AND (%(method_name)s::text IS NULL OR method_name = %(method_name)s)
    AND (%(queue_name)s::text IS NULL OR queue_name = %(queue_name)s)
    AND (%(older_than)s::float8 IS NULL OR updated_on < utc_now() - make_interval(secs => %(older_than)s::float8))
+ ORDER BY id FOR UPDATE
+
+-- name: retry_failed
+-- Puts failed messages back to ready, as if they were new. One whose twin is ready, or goes back with it, is no longer
+-- of its kind: both wait.
+WITH kind AS MATERIALIZED (
+    SELECT id, CASE WHEN row_number() OVER (PARTITION BY merge_key ORDER BY id) = 1 AND NOT EXISTS (
+                         SELECT 1 FROM miq_queue AS twin WHERE twin.merge_key = failed.merge_key AND twin.state = 'ready')
+                    THEN merge_key END AS merge_key
+      FROM miq_queue AS failed WHERE id = ANY(%(ids)s))
+UPDATE miq_queue AS q
+   SET state = 'ready', attempts = 0, deliver_on = NULL, expires_on = NULL, handler_type = NULL, handler_id = NULL,
+       updated_on = utc_now(), lock_version = coalesce(lock_version, 0) + 1, merge_key = kind.merge_key
+  FROM kind
+ WHERE q.id = kind.id
+RETURNING q.queue_name
 
 -- name: due_by_address
 -- What is ready, due and not expired, by who may take it and what it calls: one pass over the table.
@@ -234,9 +232,9 @@ RETURNING id
 -- name: task_update
 -- Moves a task from one of the states from which it may go; its server is the one whose worker does the work.
 UPDATE miq_tasks
-   SET state = %(state)s, status = %(status)s, message = %(message)s, results = coalesce(%(results)s, results),
+   SET state = %(state)s::text, status = %(status)s, message = %(message)s, results = coalesce(%(results)s, results),
        updated_on = utc_now(),
-       started_on = CASE WHEN %(state)s = 'Active' THEN coalesce(started_on, utc_now()) ELSE started_on END,
+       started_on = CASE WHEN %(state)s::text = 'Active' THEN coalesce(started_on, utc_now()) ELSE started_on END,
        miq_server_id = coalesce(miq_server_id, (
            SELECT worker.miq_server_id FROM miq_queue AS running JOIN miq_workers AS worker ON worker.id = running.handler_id
             WHERE running.id = %(running_id)s AND running.handler_type = 'MiqWorker'))

@@ -25,7 +25,8 @@ from miq.schema import check_schema
 from miq.server import enrolment, leftovers, rows
 from miq.server.children import Child
 from miq.server.database_link import DatabaseLink
-from miq.server.monitor import Monitor
+from miq.server.monitor import Monitor, Step
+from miq.server.own_queue import OwnQueue
 from miq.server.pid_file import PidFile
 from miq.server.strategy.process import ProcessStrategy
 from miq.server.supervisor import Supervisor
@@ -100,10 +101,14 @@ class EvmServer:
             self.home, self.database, self.identity.server_id, self.strategy, settings, self._watch, self._unwatch
         )
         self.monitor = Monitor(self.home, self.database, self.identity, self.supervisor)
+        own_queue = OwnQueue(self.database, self.identity, self.monitor)
+        own_queue.clear()
+        self.monitor.steps.append(Step("server_dequeue", "server_dequeue_frequency", own_queue.drain))
         leftovers.clear(self.database, self.home, self.identity.server_id, self.strategy.kill)
         self.supervisor.failures.remember(rows.recent_deaths(self.database, self.identity.server_id))
         self.database.listen("miq_sync", self._want_sync)
         self.database.listen("miq_config", self._want_config)
+        self.database.listen("miq_queue:miq_server", lambda payload: self.monitor.due_now("server_dequeue"))
         self.monitor.activate_roles()
         enrolment.started(self.database, self.identity)
         systemd.notify("READY=1")

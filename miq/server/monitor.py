@@ -51,12 +51,12 @@ class Monitor:
         self.active_roles: list[str] = []
         self._known_spid: int | None = None
         self.steps = [
-            Step("heartbeat", "heartbeat_frequency", self._heartbeat),
+            Step("heartbeat", "heartbeat_frequency", self.heartbeat),
             Step("server_monitor", "server_monitor_frequency", self.activate_roles),
             Step("role_monitor", "server_role_monitor_frequency", self.read_roles),
             Step("worker_monitor", "worker_monitor_frequency", self._workers),
             Step("worker_samples", "worker_monitor_frequency", supervisor.sample_next, self._workers_now),
-            Step("log_active_servers", "server_log_frequency", self._log_health),
+            Step("log_active_servers", "server_log_frequency", self.log_health),
         ]
 
     @property
@@ -66,6 +66,12 @@ class Monitor:
     def next_due(self) -> float:
         """When the first step is due (CLOCK_MONOTONIC)."""
         return min(step.due for step in self.steps)
+
+    def due_now(self, name: str) -> None:
+        """Something happened that a step has to look at."""
+        for step in self.steps:
+            if step.name == name:
+                step.due = 0.0
 
     def run_due(self) -> None:
         """Every step whose time has come."""
@@ -89,7 +95,7 @@ class Monitor:
     def note_backend(self) -> None:
         """After every new connection: `sql_spid` is right."""
         if self._known_spid != self.database.backend_pid:
-            self._heartbeat()
+            self.heartbeat()
             self._known_spid = self.database.backend_pid
 
     def load_settings(self) -> None:
@@ -134,7 +140,8 @@ class Monitor:
         """Start and stop workers as settings, roles and managers ask for."""
         self.supervisor.sync(self.identity, self.active_roles)
 
-    def _heartbeat(self) -> None:
+    def heartbeat(self) -> None:
+        """Say that we live, and what we cost."""
         rows.write_server(self.database, self.identity.server_id, process.info(os.getpid()))
 
     def _workers_now(self) -> int:
@@ -144,7 +151,8 @@ class Monitor:
         self.supervisor.look_at_all()
         self.sync()
 
-    def _log_health(self) -> None:
+    def log_health(self) -> None:
+        """What the queue holds, and what this server is: lines that operators grep."""
         counts = self.database.run(
             "SELECT state, coalesce(zone, 'any'), coalesce(role, 'none'), count(*) FROM miq_queue GROUP BY 1, 2, 3"
         ).fetchall()

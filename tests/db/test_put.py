@@ -124,7 +124,7 @@ def test_follow_ups_inherit_task_id_and_label_unless_they_leave_the_chain(databa
 def test_target_comes_first_and_data_last(database: Database) -> None:
     with database.session() as session:
         put(session, Message("Test", "note", ["a"], target_id=5, data={"d": 1}))
-        put(session, Message("Test", "note", "not an array"))  # type: ignore[arg-type]
+        put(session, Message("Test", "note", "not an array"))
         put(session, Message("Test", "note", data=[]))
     run_all(database)
     assert calls == [(5, "a", {"d": 1}), ("not an array",), ([],)]
@@ -230,14 +230,13 @@ def test_an_update_saves_what_it_is_told(database: Database) -> None:
 
 
 def test_an_update_never_shortens_the_time_of_what_waits(database: Database) -> None:
-    with database.session() as session:
-        for timeout in (100, 50, 200):
-            put_or_update(
-                session,
-                Message("Test", "note", msg_timeout=timeout),
-                lambda waiting, timeout=timeout: {"msg_timeout": timeout},
-                match=THE_CALL,
-            )
+    for timeout in (100, 50, 200):
+
+        def change(waiting: Any, seconds: int = timeout) -> dict[str, Any]:
+            return {"msg_timeout": seconds}
+
+        with database.session() as session:
+            put_or_update(session, Message("Test", "note", msg_timeout=timeout), change, match=THE_CALL)
             assert session.scalars(select(MiqQueue.msg_timeout)).one() == max(100, timeout)
 
 
