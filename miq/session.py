@@ -8,7 +8,7 @@ transaction: what one has changed the other sees, and they commit together or no
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -18,6 +18,9 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session
 
 Row = tuple[Any, ...]
+
+#: seconds that the server is given to end a statement that nobody waits for any more
+CANCEL_TIMEOUT = 2.0
 
 
 class OneConnection(psycopg.Connection[Row]):
@@ -95,6 +98,15 @@ class LazySession(Session):
         super().close()
         if self._has_begun():
             self.raw.rollback()
+
+    def abandon(self) -> None:
+        """Give the connection up in the middle of whatever it does; what was not committed never happened."""
+        if "raw" in self.__dict__:
+            with suppress(psycopg.Error):
+                self.raw.cancel_safe(timeout=CANCEL_TIMEOUT)
+        self.invalidate()
+        if "raw" in self.__dict__:
+            self.raw.close()
 
     def _has_begun(self) -> bool:
         begun = (TransactionStatus.INTRANS, TransactionStatus.INERROR)

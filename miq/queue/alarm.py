@@ -30,6 +30,8 @@ class Alarm:
         self._let_go: Callable[[], bool] = lambda: True
         self._rings: float | None = None
         self.is_on = False
+        #: whether the message that runs now was interrupted: its connection may be in the middle of a statement
+        self.rang = False
 
     @contextmanager
     def on(self, hold: float, let_go: Callable[[], bool]) -> Iterator[None]:
@@ -51,6 +53,7 @@ class Alarm:
 
     def start(self, seconds: float) -> float:
         """The message that begins now has `seconds`; when they are over (CLOCK_MONOTONIC)."""
+        self.rang = False
         self._timeout = seconds
         self._deadline = time.monotonic() + seconds
         self._set()
@@ -79,4 +82,10 @@ class Alarm:
             self._held_too_long = None if self._let_go() else now + AGAIN
         self._set()
         if overdue:
-            raise MessageTimeout(f"timed out after {self._timeout:g} seconds")
+            self.rang = True
+            raise MessageTimeout(self.complaint)
+
+    @property
+    def complaint(self) -> str:
+        """What is said of a message that ran past its time."""
+        return f"timed out after {self._timeout:g} seconds"

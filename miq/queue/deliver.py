@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from miq.channel import Slot
 from miq.db import Database, connection_lost
-from miq.errors import BadMessage, MessageTimeout, MiqError, RetryLater, StopRequested
+from miq.errors import BadMessage, MiqError, RetryLater, StopRequested
 from miq.queue.alarm import Alarm
 from miq.queue.claim import Claimed, Handler
 from miq.queue.message import DEFAULT_TIMEOUT
@@ -104,11 +104,11 @@ def _run(message: Claimed, method: QueueMethod, delivery: Delivery) -> Outcome:
         return Outcome(message, "retry", deliver_on=later.deliver_on)
     except StopRequested as stop:
         return Outcome(message, "stopped" if method.idempotent else "error", str(stop))
-    except MessageTimeout as error:
-        return _bad(Outcome(message, "timeout", str(error)))
     except _RecordMissing as error:
         return _bad(Outcome(message, "warn", str(error)))
     except Exception as error:
+        if delivery.alarm.rang:  # whatever became of it on its way here
+            return _bad(Outcome(message, "timeout", delivery.alarm.complaint))
         if connection_lost(error):
             raise LostDatabase(f"message {message.id}: {error}") from error
         known = isinstance(error, MiqError)
@@ -144,6 +144,10 @@ def _call(message: Claimed, method: QueueMethod, delivery: Delivery) -> Outcome:
         end_in(session, outcome, delivery)
         session.commit()
         return outcome
+    except BaseException:
+        if delivery.alarm.rang:
+            session.abandon()
+        raise
     finally:
         if session.used:
             session.close()

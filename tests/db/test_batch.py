@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from miq.channel import Slot
@@ -196,6 +196,31 @@ def test_a_time_out_ends_the_worker_and_gives_the_rest_back(database: Database, 
         batch.work(claim(database, ME, ROUTE, limit=3))
     assert left.value.code == 1
     assert states(database) == [("timeout", None), ("ready", None)]
+
+
+@pytest.mark.parametrize("way", ["plain", "orm", "swallowed"])
+def test_a_time_out_in_the_middle_of_a_statement(database: Database, batch: Batch, way: str) -> None:
+    @queue_method("Test", "wait_long")
+    def wait_long(session: Session, row: None) -> None:
+        session.add(Zone(name="half done"))
+        try:
+            run_in(session, "SELECT pg_sleep(30)") if way == "plain" else session.execute(text("SELECT pg_sleep(30)"))
+        except Exception:
+            if way != "swallowed":
+                raise
+            raise ValueError("something else") from None
+
+    add(database, Message("Test", "wait_long", msg_timeout=1))
+    began = time.monotonic()
+    with pytest.raises(ExitNow):
+        batch.work(claim(database, ME, ROUTE))
+    assert time.monotonic() - began < 10
+    assert database.run("SELECT state, last_error FROM miq_queue").fetchall() == [
+        ("timeout", "timed out after 1 seconds")
+    ]
+    assert database.run("SELECT count(*) FROM zones").fetchone() == (0,)
+    running = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_sleep(30)'"
+    assert database.run(running + " AND state = 'active' AND pid <> pg_backend_pid()").fetchone() == (0,)
 
 
 def test_a_stop_finishes_the_message_in_hand_and_gives_the_rest_back(database: Database, tmp_path: Path) -> None:
