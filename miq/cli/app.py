@@ -20,7 +20,9 @@ from miq.errors import MiqError, ProviderError, UsageError
 
 NOUNS = {
     "status": "Servers, workers and how the last ones ended.",
-    "queue": "What waits in the queue.",
+    "queue": "The queue: what waits, what nobody takes; put, show, retry, purge.",
+    "tasks": "What somebody waits for: list, show, wait, remove.",
+    "schedules": "What is called by the clock: list, add, enable, disable, remove.",
     "ems": "Managers: add, edit, list, show, check, refresh, remove.",
     "sql": "Run one of the operators' queries.",
     "db": "The database: address, migrations, state.",
@@ -51,7 +53,7 @@ def build(arguments: list[str]) -> typer.Typer:
 def _load(app: typer.Typer, noun: str, about: str) -> None:
     command: Any = importlib.import_module(f"miq.cli.{noun}").command
     if isinstance(command, typer.Typer):
-        app.add_typer(command, name=noun, help=about, no_args_is_help=True)
+        app.add_typer(command, name=noun, help=about, no_args_is_help=not command.info.invoke_without_command)
     else:
         app.command(noun, help=about)(command)
 

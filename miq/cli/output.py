@@ -55,6 +55,17 @@ def moment(value: datetime | None, now: datetime) -> str:
     return value.strftime("%Y-%m-%d") if now - value > timedelta(days=1) else value.strftime("%H:%M:%SUTC")
 
 
+_AGES = ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h"), (float("inf"), 86_400, "d"))
+
+
+def age(seconds: float | None) -> str:
+    """Seconds as `45 s`, `12 min`, `5 h` or `3 d`; nothing for None."""
+    if seconds is None:
+        return ""
+    step, unit = next((step, unit) for limit, step, unit in _AGES if seconds < limit)
+    return f"{max(0, int(seconds)) // step} {unit}"
+
+
 def text(value: object) -> str:
     """A cell: nothing for None, words for booleans."""
     if value is None:

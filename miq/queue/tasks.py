@@ -92,13 +92,14 @@ def update_status(
     A status that tasks do not have, such as `Expired`, is an Error. The first move to Active starts its clock.
     """
     running = session.info.get("message")
+    stored = _STATUSES.get(status.lower(), TaskStatus.ERROR)
     changed = run_in(
         session,
         statement("task_update"),
         {
             "id": task_id,
             "state": state,
-            "status": _STATUSES.get(status.lower(), TaskStatus.ERROR),
+            "status": stored,
             "message": message,
             "results": None if result is None else _as_json(result),
             "running_id": running.id if running is not None else None,
@@ -106,7 +107,7 @@ def update_status(
         },
     ).rowcount
     if changed:
-        log.info("MIQ(MiqTask#update_status) Task: [%s] [%s] [%s] [%s]", task_id, state, status, message)
+        log.info("MIQ(MiqTask#update_status) Task: [%s] [%s] [%s] [%s]", task_id, state, stored, message)
     return bool(changed)
 
 

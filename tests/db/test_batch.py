@@ -37,8 +37,8 @@ during: list[Callable[[], None]] = []
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    before = dict(methods._methods)
     methods.load_methods()
+    before = dict(methods._methods)
     ran.clear()
     during.clear()
 

@@ -36,9 +36,9 @@ calls: list[Any] = []
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
+    methods.load_methods()
     before = dict(methods._methods)
     calls.clear()
-    methods.load_methods()
 
     @queue_method("Test", "note", idempotent=True)
     def note(session: Session, row: None, *args: Any) -> str:
