@@ -5,6 +5,9 @@
 Runs as the queue method `authentication_check_types` in a worker, or in the process of whoever asked (`check_now`). No
 transaction is open during the call. A status is written only if nobody has changed the rows meanwhile: what was checked
 would not be what stands there.
+
+The schedule asks for a check of every enabled manager (`authentication_check_schedule`). Such a check that could not be
+made (Unreachable, Error) is made again, five times in all, 1, 2, 4, 8 and 16 minutes after it was asked for.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
@@ -32,14 +36,17 @@ from miq.managers.rows import find_authentication
 from miq.models import Authentication, AuthenticationStatus, ExtManagementSystem, Priority, Zone
 from miq.queue.message import Message
 from miq.queue.methods import queue_method
-from miq.queue.put import put, put_unless_exists
+from miq.queue.put import THE_CALL, put, put_unless_exists
 from miq.queue.tasks import create_task, task_callback
+from miq.session import run_in
 from miq.settings import Settings
 
 log = logging.getLogger(__name__)
 
 ROLE = "ems_operations"
 TIMEOUT = 120
+MAX_ATTEMPTS = 5
+RETRYABLE = (AuthenticationStatus.UNREACHABLE, AuthenticationStatus.ERROR)
 
 _STATUS: Mapping[type[ProviderError], AuthenticationStatus] = {
     InvalidCredentials: AuthenticationStatus.INVALID,
@@ -84,9 +91,53 @@ def _zone_name(session: Session, ems: ExtManagementSystem) -> str | None:
 
 
 @queue_method("ExtManagementSystem", "authentication_check_types", idempotent=True, model=ExtManagementSystem)
-def authentication_check_types(session: Session, ems: ExtManagementSystem, *authtypes: str) -> str:
-    """The queue's way to a check; the status is its result. `authtypes` is upstream's: `default` is what is checked."""
-    return check_now(session, ems, session.info["settings"]).status
+def authentication_check_types(session: Session, ems: ExtManagementSystem, *args: object) -> str:
+    """The queue's way to a check; the status is its result.
+
+    `args` are upstream's: types, of which only `default` is checked, and last, from the schedule, {"attempt": 1}.
+    """
+    options = args[-1] if args and isinstance(args[-1], Mapping) else {}
+    attempt = int(options.get("attempt") or 0)
+    if attempt and not ems.enabled:
+        return "not checked: it is paused"
+    status = check_now(session, ems, session.info["settings"]).status
+    if 0 < attempt < MAX_ATTEMPTS and status in RETRYABLE:
+        _queue_attempt(session, ems.id, _zone_name(session, ems), attempt + 1)
+    return status
+
+
+@queue_method("ExtManagementSystem", "authentication_check_schedule", idempotent=True)
+def authentication_check_schedule(session: Session, record: None) -> int:
+    """Ask for a check of every enabled manager of the message's zone, of all if it has none; how many.
+
+    A child manager has its parent's credentials; one of a type that nobody knows cannot be checked.
+    """
+    found = run_in(
+        session,
+        "SELECT ems.id, zones.name FROM ext_management_systems ems JOIN zones ON zones.id = ems.zone_id"
+        " WHERE ems.enabled AND ems.parent_ems_id IS NULL AND ems.type = ANY(%(types)s)"
+        " AND (%(zone)s::text IS NULL OR zones.name = %(zone)s) ORDER BY ems.id",
+        {"types": list(plugins.manager_types()), "zone": session.info["message"].zone},
+    ).fetchall()
+    for ems_id, zone in found:
+        _queue_attempt(session, ems_id, zone, 1)
+    return len(found)
+
+
+def _queue_attempt(session: Session, ems_id: int, zone: str | None, attempt: int) -> None:
+    """At most one attempt waits per manager: one that is asked for meanwhile is the one that waits."""
+    message = Message(
+        "ExtManagementSystem",
+        "authentication_check_types",
+        [{"attempt": attempt}],
+        instance_id=ems_id,
+        zone=zone,
+        role=ROLE,
+        priority=Priority.HIGH,
+        deliver_on=utc() + timedelta(minutes=2 ** (attempt - 1)),
+        msg_timeout=TIMEOUT,
+    )
+    put_unless_exists(session, message, match=THE_CALL)
 
 
 def check_now(session: Session, ems: ExtManagementSystem, settings: Settings) -> Checked:

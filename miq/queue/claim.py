@@ -17,6 +17,7 @@ from typing import NamedTuple
 import psycopg
 
 from miq.db import Database
+from miq.models import Priority
 from miq.queue.statements import statement
 
 
@@ -28,10 +29,6 @@ class Handler:
     id: int
 
 
-#: above every priority that a row may hold
-NO_LIMIT = 2**31 - 1
-
-
 @dataclass(frozen=True)
 class Route:
     """What a handler may take."""
@@ -40,7 +37,7 @@ class Route:
     zone: str | None
     roles: Sequence[str]
     server_guid: str | None
-    max_priority: int = NO_LIMIT
+    max_priority: int = Priority.MIN
 
 
 class Claimed(NamedTuple):
@@ -78,7 +75,8 @@ class Claimed(NamedTuple):
     @property
     def place(self) -> tuple[int, int]:
         """Where it stands in the order of claims."""
-        return (NO_LIMIT if self.priority is None else self.priority, self.id)
+        assert self.priority is not None, "no claim finds a row without priority"
+        return (self.priority, self.id)
 
 
 #: before the first message of any queue

@@ -203,7 +203,8 @@ SELECT id FROM miq_queue
 -- of its kind: both wait.
 WITH kind AS MATERIALIZED (
     SELECT id, CASE WHEN row_number() OVER (PARTITION BY merge_key ORDER BY id) = 1 AND NOT EXISTS (
-                         SELECT 1 FROM miq_queue AS twin WHERE twin.merge_key = failed.merge_key AND twin.state = 'ready')
+                         SELECT 1 FROM miq_queue AS twin
+                          WHERE twin.merge_key = failed.merge_key AND twin.state = 'ready')
                     THEN merge_key END AS merge_key
       FROM miq_queue AS failed WHERE id = ANY(%(ids)s))
 UPDATE miq_queue AS q
@@ -236,7 +237,8 @@ UPDATE miq_tasks
        updated_on = utc_now(),
        started_on = CASE WHEN %(state)s::text = 'Active' THEN coalesce(started_on, utc_now()) ELSE started_on END,
        miq_server_id = coalesce(miq_server_id, (
-           SELECT worker.miq_server_id FROM miq_queue AS running JOIN miq_workers AS worker ON worker.id = running.handler_id
+           SELECT worker.miq_server_id
+             FROM miq_queue AS running JOIN miq_workers AS worker ON worker.id = running.handler_id
             WHERE running.id = %(running_id)s AND running.handler_type = 'MiqWorker'))
  WHERE id = %(id)s AND state = ANY(string_to_array(%(from)s, ','))
 

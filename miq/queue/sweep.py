@@ -109,11 +109,14 @@ def _why(message: Held, death: Death) -> str:
     return f"{death.reason} while it ran {message.command} (attempt {message.attempts + 1})"
 
 
-def fail(connection: Connection, message: Held, state: MessageState, text: str) -> None:
-    """End a message that no worker will end: the row stays, its task is told, its callback becomes a message."""
+def fail(connection: Connection, message: Held, state: MessageState, text: str, *, attempt: int = 1) -> None:
+    """End a message that no worker will end: the row stays, its task is told, its callback becomes a message.
+
+    `attempt` is 0 for one that has never started.
+    """
     log.error("MIQ(MiqQueue.sweep) Message id: [%s], State: [%s], %s", message.id, state, text)
     connection.execute(
-        statement("fail_unheld"), {"id": message.id, "state": state, "error": text, "attempts": message.attempts + 1}
+        statement("fail_unheld"), {"id": message.id, "state": state, "error": text, "attempts": message.attempts + attempt}
     )
     if message.callback:
         _call_back_later(connection, message.callback, state, text)

@@ -1,30 +1,32 @@
-"""ScheduleWorker: turns timers into messages, one of a kind waiting at most.
+"""ScheduleWorker: turns time into messages, one of a kind waiting at most.
 
-Timers of a role run only where the role is active, so each runs once per region or zone. Every timer fires first
-after one whole interval, as in the modelled system; what has to happen at start is asked for by whom it concerns.
+What has to happen on every server or once per region (`timers`), and what users have scheduled (`timetable`), which is
+the work of the one server with the role scheduler. It sleeps until the next of them is due, at most `poll` seconds, and
+hears of changed schedules and settings at once. What happens in the worker itself is one thing only: the warning about
+messages that nobody can take, which no message could carry.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from dataclasses import dataclass
+from functools import partial
 
-from miq import plugins
+from sqlalchemy.orm import Session
+
 from miq.channel import Channel
+from miq.clock import utc
+from miq.db import connection_lost, database_of
+from miq.errors import MiqError
 from miq.launch import Launch
-from miq.models import Priority
-from miq.queue.put import Message, put_unless_exists
+from miq.queue import schedules
+from miq.queue.routes import orphans
+from miq.workers.orphan_watch import OrphanWatch
+from miq.workers.timers import SCHEDULER, Agenda, Job, Timer, system_timers
+from miq.workers.timetable import Timetable
 from miq.workers.worker_base import WorkerBase
 
-
-@dataclass(frozen=True)
-class Timer:
-    """Put `message` every `seconds` where `role` is active (None: on every server)."""
-
-    name: str
-    seconds: float
-    role: str | None
-    message: Message
+log = logging.getLogger(__name__)
 
 
 class ScheduleWorker(WorkerBase):
@@ -32,52 +34,70 @@ class ScheduleWorker(WorkerBase):
 
     def __init__(self, launch: Launch, channel: Channel | None = None) -> None:
         super().__init__(launch, channel)
-        self.timers: dict[str, Timer] = {}
-        self._due: dict[str, float] = {}
+        self.agenda = Agenda()
+        self.timetable = Timetable()
+        self._orphan_watch = OrphanWatch()
+        self._schedules_changed = True
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """The roles that this worker acts under."""
+        return frozenset(self.launch.roles or self.place.active_roles)
 
     def config_loaded(self) -> None:
-        timers = [timer for timer in self._timers() if timer.role is None or timer.role in self.place.active_roles]
-        now = time.monotonic()
-        self.timers = {timer.name: timer for timer in timers}
-        self._due = {
-            name: min(self._due.get(name, now + timer.seconds), now + timer.seconds)
-            for name, timer in self.timers.items()
-        }
-
-    def _timers(self) -> list[Timer]:
-        purge = self.settings.number("schedule.purge_interval")
-        keep_failed = self.settings.number("retention.failed_messages")
-        keep_exits = self.settings.number("retention.worker_exits")
-        return [
-            Timer("purge_failed", purge, "scheduler", _message("MiqQueue", "purge_timer", [keep_failed])),
-            Timer("purge_exits", purge, "scheduler", _message("MiqWorkerExit", "purge_timer", [keep_exits])),
-            *self._refresh_timers(),
+        timers = [
+            Timer("orphan_check_interval", self.number("orphan_check_interval"), self._warn_of_orphans, role=None),
+            *system_timers(self.settings, self.place.zone),
         ]
+        self.agenda.replace(timer for timer in timers if timer.role is None or timer.role in self.roles)
+        self._schedules_changed = True
 
-    def _refresh_timers(self) -> list[Timer]:
-        """One per class of managers; an interval of 0 means none (reference 6.2)."""
-        timers = []
-        for manager in plugins.manager_types().values():
-            path = f"ems_refresh.{manager.ems_type}.refresh_interval"
-            seconds = self.settings.number(path, self.settings.number("ems_refresh.refresh_interval"))
-            if seconds > 0 and manager.inventory is not None:
-                message = _message("ExtManagementSystem", "refresh_all_ems_timer", [manager.type], zone=self.place.zone)
-                timers.append(Timer(f"refresh_{manager.ems_type}", seconds, "scheduler", message))
-        return timers
+    def after_initialize(self) -> None:
+        self.database.listen("miq_schedules", self._hear_of_schedules)
+
+    def _hear_of_schedules(self, payload: str = "") -> None:
+        self._schedules_changed = True
+
+    def _woken(self) -> bool:
+        return self._schedules_changed
 
     def do_work(self) -> bool:
-        now = time.monotonic()
-        for name, timer in self.timers.items():
-            if self._due[name] <= now:
-                with self.database.session() as session:
-                    put_unless_exists(session, timer.message)
-                self._due[name] = now + timer.seconds
+        if self._schedules_changed:
+            self._load_schedules()
+        for timer in self.agenda.due():
+            self._attempt(timer.name, timer.job)
+            self.agenda.has_run(timer)
+        for entry in self.timetable.due(utc()):
+            assert entry.due is not None
+            self._attempt(entry.schedule.name, partial(schedules.fire, schedule=entry.schedule, at=entry.due))
+            self.timetable.fired(entry, utc())
         return False
 
+    def _load_schedules(self) -> None:
+        self._schedules_changed = False  # first: what changes while we read is heard while we read
+        rows = schedules.enabled_rows(self.database) if SCHEDULER in self.roles else []
+        self.timetable.replace(rows, utc())
+
+    def _attempt(self, name: str, job: Job) -> None:
+        """One job; what is wrong with it does not keep the others from running. Raises when the database is lost."""
+        try:
+            with self.database.session() as session:
+                session.info["zone"] = self.place.zone
+                job(session)
+        except Exception as error:
+            if connection_lost(error):
+                raise
+            known = isinstance(error, MiqError)
+            log.error("MIQ(ScheduleWorker#do_work) job [%s]: %s", name, error, exc_info=None if known else error)
+
+    def _warn_of_orphans(self, session: Session) -> None:
+        for line in self._orphan_watch.lines(orphans(database_of(session)), time.monotonic()):
+            log.warning("%s", line)
+
     def idle_seconds(self) -> float:
-        soonest = min(self._due.values(), default=time.monotonic() + 60.0)
-        return max(0.05, min(self.number("poll"), soonest - time.monotonic()))
+        left = (self.number("poll"), self.agenda.seconds_left(), self.timetable.seconds_left(utc()))
+        return max(0.0, min(seconds for seconds in left if seconds is not None))
 
-
-def _message(class_name: str, method_name: str, args: list[object], zone: str | None = None) -> Message:
-    return Message(class_name, method_name, args, zone=zone, priority=Priority.MEDIUM)
+    def _reconnected(self) -> None:
+        super()._reconnected()
+        self._schedules_changed = True
