@@ -8,17 +8,20 @@ import subprocess
 import sys
 
 #: which benchmark belongs to which theme
-THEMES = {"A": ["supervision", "amazon_refresh"]}
+THEMES = {
+    "A": ["supervision", "amazon_refresh"],
+    "B": ["queue_drain", "queue_cost", "queue_put", "queue_latency", "queue_crash", "queue_peers"],
+}
 
 
 def figures_of(name: str) -> list[dict[str, object]]:
-    """Run one benchmark; its figures, and a failed one when it printed none."""
+    """Run one benchmark; its figures, and a failed one when it ended badly without any."""
     print(f"== {name}", file=sys.stderr, flush=True)
     done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], stdout=subprocess.PIPE, text=True)
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"figure"')]
-    return found or [
-        {"figure": f"{name} (exit code {done.returncode})", "value": None, "unit": "", "bar": None, "ok": False}
-    ]
+    if found or done.returncode == 0:
+        return found
+    return [{"figure": f"{name} (exit code {done.returncode})", "value": None, "unit": "", "bar": None, "ok": False}]
 
 
 def main() -> int:

@@ -13,7 +13,6 @@ import json
 import mmap
 import os
 import socket
-import struct
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,9 +88,15 @@ def _boot_id() -> bytes:
 
 
 class Slot:
-    """The shared page of one worker. `finished` counts messages that ended, for the crash-loop rule."""
+    """The shared page of one worker. `finished` counts messages that ended, for the crash-loop rule.
 
-    _LAYOUT = struct.Struct("<qqd??xxxxxx")  # message id (0 = idle), finished, deadline, idempotent, over
+    Written while others read it, and its writer may die between any two stores. So every field is one aligned 8-byte
+    store, and their order leaves the page true after each of them: a message's id is set after its deadline and flags,
+    and taken away before anything else changes.
+    """
+
+    _ID, _FINISHED, _DEADLINE, _FLAGS = range(4)
+    _IDEMPOTENT, _OVER = 1, 2
     _BOOT = slice(64, 80)
     _SIZE = mmap.PAGESIZE
 
@@ -107,30 +112,40 @@ class Slot:
             os.close(descriptor)
         if new:
             self._page[self._BOOT] = _boot_id()
-        self._finished = self._LAYOUT.unpack_from(self._page)[1]
+        self._numbers = memoryview(self._page).cast("q")
+        self._times = memoryview(self._page).cast("d")
 
     def begin(self, message_id: int, deadline: float, idempotent: bool) -> None:
         """Note the message before its code starts."""
-        self._LAYOUT.pack_into(self._page, 0, message_id, self._finished, deadline, idempotent, False)
+        self._numbers[self._ID] = 0
+        self._times[self._DEADLINE] = deadline
+        self._numbers[self._FLAGS] = self._IDEMPOTENT if idempotent else 0
+        self._numbers[self._ID] = message_id
 
-    def over(self, message_id: int) -> None:
+    def over(self) -> None:
         """Note that the code of a message that must not run twice has ended, and its end is not written yet."""
-        self._finished += 1
-        self._LAYOUT.pack_into(self._page, 0, message_id, self._finished, 0.0, False, True)
+        self._numbers[self._FLAGS] = self._OVER
+        self._numbers[self._FINISHED] += 1
 
     def rest(self) -> None:
         """Note that the end of what was over is written."""
-        self._LAYOUT.pack_into(self._page, 0, 0, self._finished, 0.0, False, False)
+        self._numbers[self._ID] = 0
 
     def end(self) -> None:
         """Note that nothing is in hand."""
-        self._finished += 1
-        self._LAYOUT.pack_into(self._page, 0, 0, self._finished, 0.0, False, False)
+        self._numbers[self._ID] = 0
+        self._numbers[self._FINISHED] += 1
 
     def read(self) -> InHand:
         """What stands there now; `message_id` 0 means idle."""
-        message_id, finished, deadline, idempotent, over = self._LAYOUT.unpack_from(self._page)
-        return InHand(message_id, deadline, idempotent, finished, over)
+        numbers = self._numbers
+        message_id = -1
+        while message_id != numbers[self._ID]:  # another message has begun while we read
+            message_id = numbers[self._ID]
+            finished, flags, deadline = numbers[self._FINISHED], numbers[self._FLAGS], self._times[self._DEADLINE]
+        if not message_id:
+            return InHand(0, 0.0, False, finished)
+        return InHand(message_id, deadline, bool(flags & self._IDEMPOTENT), finished, bool(flags & self._OVER))
 
     @classmethod
     def peek(cls, path: Path) -> InHand | None:
@@ -144,6 +159,8 @@ class Slot:
             slot.close()
 
     def close(self) -> None:
+        for view in (self._numbers, self._times):
+            view.release()
         self._page.close()
 
     def remove(self) -> None:

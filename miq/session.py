@@ -71,7 +71,7 @@ class LazySession(Session):
     @property
     def used(self) -> bool:
         """Whether anything was done with it: plain statements, or the ORM."""
-        return "raw" in self.__dict__ or self.in_transaction() or bool(self._new)
+        return "raw" in self.__dict__ or self._mapped
 
     def get_bind(self, *args: Any, **options: Any) -> Engine | Connection:  # noqa: ANN401 - SQLAlchemy's own
         """SQLAlchemy asks for it with the first statement of the ORM."""
@@ -81,9 +81,15 @@ class LazySession(Session):
             self.bind = self.database.engine
         return super().get_bind(*args, **options)
 
+    @property
+    def _mapped(self) -> bool:
+        """Whether the ORM has anything to do: its commit and its close cost as much as a plain statement."""
+        return self.in_transaction() or bool(self._new)
+
     def commit(self) -> None:
         """Commit what either has changed."""
-        super().commit()
+        if self._mapped:
+            super().commit()
         if self._has_begun():
             self.raw.commit()
 
@@ -95,7 +101,8 @@ class LazySession(Session):
 
     def close(self) -> None:
         """Take back what was not committed."""
-        super().close()
+        if self._mapped or self.identity_map:
+            super().close()
         if self._has_begun():
             self.raw.rollback()
 

@@ -28,7 +28,7 @@ from miq.models import MiqQueue, MiqRegion, MiqServer, Priority, ServerRole
 from miq.models.server_role import ROLES
 from miq.queue.message import DEFAULT_TIMEOUT, Message
 from miq.queue.methods import QueueMethod, base_name, find_method, known_methods, load_methods
-from miq.queue.put import put
+from miq.queue.put import put_now
 from miq.queue.region import read_region
 from miq.queue.routes import Address, why_nobody
 from miq.queue.tasks import generic_action_with_callback
@@ -73,7 +73,8 @@ def put_message(
             _check_row(session, method, instance)
             _check_role(session, role)
             message = replace(message, zone=_zone(session, zone), server_guid=_guid(session, server))
-            put_ids = _put(session, _timed(session, message, delay, expires_in), wait)
+            message = _timed(session, message, delay, expires_in)
+        put_ids = _put(database, message, wait)
         nobody = None if delay else why_nobody(_address(message), read_region(database))
         _tell(database, put_ids, message, nobody, as_json)
 
@@ -195,15 +196,16 @@ def _timed(session: Session, message: Message, delay: float, expires_in: float |
 # -- putting and waiting -----------------------------------------------------------------------------------------------
 
 
-def _put(session: Session, message: Message, wait: bool) -> tuple[int | None, int | None]:
+def _put(database: Database, message: Message, wait: bool) -> tuple[int | None, int | None]:
     """The ids of the message and, when somebody waits, of its task. What is wrong with the message is the user's."""
     try:
         if not wait:
-            return put(session, message), None
-        miq_task_id = generic_action_with_callback(session, message.command, "system", message)
+            return put_now(database, message), None
+        with database.session() as session:
+            miq_task_id = generic_action_with_callback(session, message.command, "system", message)
+            return session.scalar(select(MiqQueue.id).where(MiqQueue.miq_task_id == miq_task_id)), miq_task_id
     except BadMessage as error:
         raise UsageError(str(error)) from None
-    return session.scalar(select(MiqQueue.id).where(MiqQueue.miq_task_id == miq_task_id)), miq_task_id
 
 
 def _address(message: Message) -> Address:

@@ -16,11 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from psycopg.pq import TransactionStatus
 from sqlalchemy.orm import Session
 
 from miq.channel import Slot
 from miq.db import Database, connection_lost
-from miq.errors import BadMessage, MiqError, RetryLater, StopRequested
+from miq.errors import BadMessage, ExitNow, MessageTimeout, MiqError, RetryLater, StopRequested
 from miq.queue.alarm import Alarm
 from miq.queue.claim import Claimed, Handler
 from miq.queue.message import DEFAULT_TIMEOUT
@@ -89,12 +90,14 @@ def deliver(message: Claimed, delivery: Delivery) -> Outcome:
         if slot:
             slot.begin(message.id, deadline, method.idempotent)
         return _run(message, method, delivery)
+    except MessageTimeout as error:  # it rang between two lines of ours
+        return _bad(Outcome(message, "timeout", str(error)))
     finally:
         delivery.alarm.stop()
         if slot and method.idempotent:
             slot.end()
         elif slot:
-            slot.over(message.id)
+            slot.over()
 
 
 def _run(message: Claimed, method: QueueMethod, delivery: Delivery) -> Outcome:
@@ -103,10 +106,12 @@ def _run(message: Claimed, method: QueueMethod, delivery: Delivery) -> Outcome:
     except RetryLater as later:
         return Outcome(message, "retry", deliver_on=later.deliver_on)
     except StopRequested as stop:
-        return Outcome(message, "stopped" if method.idempotent else "error", str(stop))
+        return Outcome(message, "stopped" if method.idempotent else "error", _told(stop))
     except _RecordMissing as error:
         return _bad(Outcome(message, "warn", str(error)))
-    except Exception as error:
+    except (ExitNow, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # SystemExit too: a library that gives up must not take the worker with it
         if delivery.alarm.rang:  # whatever became of it on its way here
             return _bad(Outcome(message, "timeout", delivery.alarm.complaint))
         if connection_lost(error):
@@ -124,8 +129,12 @@ def _bad(outcome: Outcome, error: BaseException | None = None) -> Outcome:
 
 
 def _told(error: BaseException) -> str:
-    """The error's text as a column holds it: PostgreSQL's text has no NUL."""
-    return str(error).replace("\0", "").strip() or type(error).__name__
+    """The error's text as a column holds it: PostgreSQL's text has no NUL, and no half of a surrogate pair."""
+    try:
+        text = str(error)
+    except Exception:  # the text of an error is code, too
+        text = ""
+    return text.replace("\0", "").encode(errors="replace").decode().strip() or type(error).__name__
 
 
 def _call(message: Claimed, method: QueueMethod, delivery: Delivery) -> Outcome:
@@ -137,6 +146,8 @@ def _call(message: Claimed, method: QueueMethod, delivery: Delivery) -> Outcome:
     try:
         result = method.function(session, _record(session, message, method), *arguments)
         if not session.used:
+            if _take_back_what_is_open(delivery.database):
+                raise MiqError(f"{method.command} left a transaction open, it is taken back: work through the session")
             alone = method.idempotent and message.miq_callback is None
             return Outcome(message, "ok", result=result, in_a_batch=alone)
         delivery.alarm.stop()
@@ -151,6 +162,20 @@ def _call(message: Claimed, method: QueueMethod, delivery: Delivery) -> Outcome:
     finally:
         if session.used:
             session.close()
+        else:
+            _take_back_what_is_open(delivery.database)
+
+
+def _take_back_what_is_open(database: Database) -> bool:
+    """Whether a method left a transaction open beside its session: what others end would be swallowed by it."""
+    connection = database.current
+    if connection is None or connection.pgconn.transaction_status not in (
+        TransactionStatus.INTRANS,
+        TransactionStatus.INERROR,
+    ):
+        return False
+    connection.rollback()
+    return True
 
 
 def _start_task(message: Claimed, delivery: Delivery, arguments: list[Any]) -> None:

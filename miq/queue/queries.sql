@@ -60,23 +60,29 @@ taken AS (
       FROM next)
 UPDATE miq_queue AS q
    SET state = 'dequeue', handler_type = %(handler_type)s, handler_id = %(handler_id)s,
-       updated_on = coalesce(%(now)s::timestamp, utc_now()), lock_version = coalesce(lock_version, 0) + 1
+       updated_on = coalesce(%(now)s::timestamp, utc_now()),
+       lock_version = CASE WHEN lock_version < 2147483647 THEN lock_version + 1 ELSE 1 END
   FROM taken
  WHERE q.id = taken.id AND taken.nth = 1
 RETURNING q.id, q.class_name, q.method_name, q.instance_id, q.target_id, q.args, q.miq_callback, q.msg_timeout,
           q.task_id, q.miq_task_id, q.attempts, q.tracking_label, q.queue_name, q.zone, q.role, q.priority, q.msg_data,
-          q.server_guid, q.user_id, q.group_id, q.tenant_id, q.deliver_on,
-          extract(epoch FROM utc_now() - greatest(q.created_on, q.deliver_on))::float8 AS waited
+          q.server_guid, q.user_id, q.group_id, q.tenant_id,
+          CASE WHEN q.deliver_on >= '0001-01-01' THEN q.deliver_on END AS deliver_on,
+          CASE WHEN isfinite(greatest(q.created_on, q.deliver_on))
+               THEN extract(epoch FROM utc_now() - greatest(q.created_on, q.deliver_on)) END::float8 AS waited
 
 -- name: next_due
 -- Seconds until a message of this queue that is not due yet will be; NULL when there is none.
 SELECT extract(epoch FROM min(deliver_on) - utc_now())::float8 FROM miq_queue
- WHERE state = 'ready' AND queue_name = %(queue_name)s AND deliver_on > utc_now()
+ WHERE state = 'ready' AND queue_name = %(queue_name)s AND deliver_on > utc_now() AND deliver_on < 'infinity'
 
 -- name: finish
--- Deletes messages of a handler that ended well.
+-- Deletes messages of a handler that ended well. The guard is written so that no index fits it but that of the ids:
+-- miq_queue_handler_idx holds the dead rows of all that the handler has taken while a long report runs.
 DELETE FROM miq_queue
- WHERE id = ANY(%(ids)s) AND state = 'dequeue' AND handler_type = %(handler_type)s AND handler_id = %(handler_id)s
+ WHERE id = ANY(%(ids)s)
+   AND (state, handler_type, handler_id)
+       IS NOT DISTINCT FROM ('dequeue'::varchar, %(handler_type)s::varchar, %(handler_id)s::bigint)
 
 -- name: wake_chain
 -- Tells the queues where the next messages of these task_ids wait; their turn has come.
@@ -87,8 +93,8 @@ SELECT pg_notify('miq_queue:' || left(queue_name, 50), '')
 -- name: fail
 -- Keeps a message of a handler that ended badly, with what was wrong; the handler lets go of it.
 UPDATE miq_queue
-   SET state = %(state)s, last_error = %(error)s, attempts = attempts + 1, updated_on = utc_now(), handler_type = NULL,
-       handler_id = NULL
+   SET state = %(state)s, last_error = %(error)s, attempts = least(attempts, 2147483646) + 1, updated_on = utc_now(),
+       handler_type = NULL, handler_id = NULL
  WHERE id = %(id)s AND state = 'dequeue' AND handler_type = %(handler_type)s AND handler_id = %(handler_id)s
 
 -- name: fail_unheld
@@ -121,7 +127,8 @@ kind AS (
                     THEN merge_key END AS merge_key
       FROM held)
 UPDATE miq_queue AS q
-   SET state = 'ready', handler_type = NULL, handler_id = NULL, updated_on = utc_now(), attempts = attempts + %(attempt)s,
+   SET state = 'ready', handler_type = NULL, handler_id = NULL, updated_on = utc_now(),
+       attempts = greatest(attempts, 0) + %(attempt)s,
        deliver_on = CASE WHEN %(delay)s::float8 > 0 THEN utc_now() + make_interval(secs => %(delay)s::float8)
                          ELSE coalesce(%(deliver_on)s::timestamp, deliver_on) END,
        merge_key = kind.merge_key
@@ -153,7 +160,7 @@ RETURNING twin.queue_name
 
 -- name: held_by
 -- What a handler holds.
-SELECT id, class_name, method_name, miq_callback, miq_task_id, attempts FROM miq_queue
+SELECT id, class_name, method_name, miq_callback, miq_task_id, greatest(0, least(attempts, 2147483646)) FROM miq_queue
  WHERE state = 'dequeue' AND handler_type = %(handler_type)s AND handler_id = %(handler_id)s
    FOR UPDATE
 
@@ -288,7 +295,7 @@ WITH late AS MATERIALIZED (
      ORDER BY expires_on LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 UPDATE miq_queue AS q
    SET state = 'expired', updated_on = utc_now(),
-       last_error = 'no worker took it before it expired at ' || to_char(expires_on, 'YYYY-MM-DD HH24:MI:SS') || ' UTC'
+       last_error = 'no worker took it before it expired at ' || date_trunc('second', expires_on) || ' UTC'
   FROM late
  WHERE q.id = late.id
 RETURNING q.id, class_name, method_name, miq_callback, miq_task_id, attempts, last_error

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from miq.db import Database, connection_lost
+from miq.errors import ExitNow
 from miq.models import MessageState
 from miq.queue.claim import Claimed, Handler
 from miq.queue.give_back import give_back
@@ -106,7 +107,9 @@ def _call_back(session: Session, outcome: Outcome) -> None:
             record_id = callback.get("instance_id")
             row = session.get(method.model, record_id) if method.model is not None and record_id is not None else None
             method.function(session, row, *(callback.get("args") or ()), outcome.status, outcome.text, outcome.result)
-    except Exception as error:
+    except (ExitNow, KeyboardInterrupt):
+        raise
+    except BaseException as error:
         if connection_lost(error):
             raise error.orig if isinstance(error, DBAPIError) and error.orig else error from error
         log.error("MIQ(MiqQueue#m_callback) Message id: [%s], callback: %s", outcome.message.id, error, exc_info=True)

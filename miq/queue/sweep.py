@@ -13,6 +13,8 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
+
 from miq.channel import InHand
 from miq.models import MessageState, TaskStatus
 from miq.queue.claim import Handler
@@ -22,6 +24,8 @@ from miq.queue.statements import statement
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
+#: what JSON that is no callback raises
+_UNREADABLE = (ValueError, AttributeError, TypeError, RecursionError)
 #: seconds before the second, third attempt after a death
 BACK_OFF = (0.0, 5.0)
 
@@ -135,7 +139,7 @@ def _call_back_later(connection: Connection, callback: str, state: MessageState,
             "instance_id": call.get("instance_id"),
             "args": json.dumps([*(call.get("args") or ()), state, text, None]),
         }
-    except (ValueError, AttributeError, TypeError) as error:
+        with connection.transaction():
+            connection.execute(statement("put_callback"), values)
+    except (*_UNREADABLE, psycopg.DataError, psycopg.ProgrammingError) as error:
         log.error("MIQ(MiqQueue.sweep) a callback that cannot be read is dropped: %s", error)
-        return
-    connection.execute(statement("put_callback"), values)
