@@ -2,8 +2,9 @@
 
 The clock starts before the put and its commit, and stops in the method itself (`benchmarks.queue_methods`, which the
 mold preloads). 300 messages, 20 to 80 ms after the one before at random, so that workers have gone back to waiting and
-no timer is met in step. In turn with them go as many by `put` in a session of its own, and as many through the
-featureless loop, for the limit of the machine; both are told, not held to a bar.
+no timer is met in step. In turn with them, in blocks of 60, go as many through the featureless loop, for the limit of
+the machine, and as many by `put` in a session of its own; both are told, not held to a bar. The loop has a database of
+its own on the same server: PostgreSQL wakes whoever listens in a database for every notification in it.
 """
 
 from __future__ import annotations
@@ -25,28 +26,37 @@ from miq.queue.message import Message, Origin
 from miq.queue.put import put, put_now
 from tests.process.appliance import appliance, eventually
 
-MESSAGES, WARM, WORKERS = 300, 30, 2
+BLOCK, BLOCKS, WORKERS = 60, 6, 2
+MESSAGES, WARM = BLOCK * (BLOCKS - 1), BLOCK
 GAP = (0.02, 0.08)
 SETTINGS = "server: {mold: {preload: [benchmarks.queue_methods]}}"
 #: the ways a message is put; each has a file of its own name
 PUT, NOW, LOOP = "put", "put_now", "loop"
 
 
-def send(dsn: str, count: int) -> None:
-    """So many of each way, in turn."""
+def send(dsn: str, loop_dsn: str, blocks: int) -> None:
+    """So many blocks of each way, in turn."""
     chance = random.Random(7)
     database = Database(dsn, "MIQ bench")
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        for _ in range(count):
-            time.sleep(chance.uniform(*GAP))
+    with psycopg.connect(loop_dsn, autocommit=True) as connection:
+
+        def in_session() -> None:
             began = time.monotonic_ns()
             with database.session() as session:
                 session.info["zone"] = "default"
                 put(session, Message("Bench", "stamp", [began, PUT]))
-            time.sleep(chance.uniform(*GAP))
+
+        def now() -> None:
             put_now(database, Message("Bench", "stamp", [time.monotonic_ns(), NOW]), Origin("default"))
-            time.sleep(chance.uniform(*GAP))
+
+        def loop() -> None:
             minimal_queue.put_one(connection, {"t": time.monotonic_ns()})
+
+        for _ in range(blocks):
+            for way in (now, loop, in_session):
+                for _ in range(BLOCK):
+                    time.sleep(chance.uniform(*GAP))
+                    way()
     database.close()
 
 
@@ -56,14 +66,14 @@ def milliseconds(home: Home, way: str) -> list[float]:
     return [int(line) / 1e6 for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def measure(dsn: str, home: Home) -> list[float]:
+def measure(dsn: str, loop_dsn: str, home: Home) -> list[float]:
     """Milliseconds of `put_now`; the others are told."""
     with (
         appliance(dsn, home.path, settings=SETTINGS, PYTHONPATH=str(Path.cwd())) as server,
-        minimal_queue.workers(dsn, WORKERS, stamps=home.path / LOOP),
+        minimal_queue.workers(loop_dsn, WORKERS, stamps=home.path / LOOP),
     ):
         wait_idle(server, WORKERS)
-        send(dsn, WARM + MESSAGES)
+        send(dsn, loop_dsn, BLOCKS)
         eventually(
             lambda: all(len(milliseconds(home, way)) == WARM + MESSAGES for way in (PUT, NOW, LOOP)),
             what="all have started",
@@ -81,9 +91,12 @@ def measure(dsn: str, home: Home) -> list[float]:
 def main() -> int:
     """One server with its default workers."""
     with fresh_home() as home, migrated(home) as dsn:
+        loop_dsn = psycopg.conninfo.make_conninfo(dsn, dbname="loop")
         with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE loop")
+        with psycopg.connect(loop_dsn, autocommit=True) as connection:
             connection.execute(minimal_queue.SCHEMA)
-        values = measure(dsn, home)
+        values = measure(dsn, loop_dsn, home)
     return tell(
         [
             Figure("latency_p50_ms", percentile(values, 0.5), "ms", 3),

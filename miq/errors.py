@@ -118,6 +118,8 @@ class RetryLater(Exception):
     """Raised by a queue method that wants its message back, not before `deliver_on` (UTC)."""
 
     def __init__(self, deliver_on: datetime | None = None) -> None:
+        if not isinstance(deliver_on, datetime | None):
+            raise TypeError(f"deliver_on is {deliver_on!r}: give a datetime (UTC), or None for at once")
         super().__init__(f"retry later, not before {deliver_on}")
         self.deliver_on = deliver_on
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: seconds
+BRIEF = 0.05
+
 
 @dataclass
 class Appetite:
@@ -17,6 +20,11 @@ class Appetite:
     budget: float
     limit: int = 1
     _each: float = 0.0
+
+    @property
+    def brief(self) -> bool:
+        """Whether the next ones are expected to take a moment only."""
+        return 0.0 < self._each < BRIEF
 
     def learn(self, taken: int, seconds: float) -> None:
         """`taken` messages took `seconds`, with all that belongs to them."""

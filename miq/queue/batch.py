@@ -43,16 +43,24 @@ class Batch:
         self._waiting: deque[Claimed] = deque()
         self._finished: list[Claimed] = []
         self._outcome: Outcome | None = None
+        #: one that is running and whose line is still to be written
+        self._quiet: Claimed | None = None
 
-    def work(self, taken: list[Claimed]) -> None:
-        """Run them. Raises OperationalError when the database went away, ExitNow after a time-out."""
+    def work(self, taken: list[Claimed], brief: bool = False) -> None:
+        """Run them. Raises OperationalError when the database went away, ExitNow after a time-out.
+
+        `brief`: they are expected to take a moment, so what is said of one that was taken alone is said when it has
+        ended, or runs on after all: a line to the log may take as long as a short message.
+        """
         if not taken:
             return
+        self.delivery.lasting = False
         began = flushed = time.monotonic()
         self._waiting.extend(taken)
         status = "stopped"
-        if len(taken) == 1:
-            _log_taken(taken[0])
+        self._quiet = taken[0] if len(taken) == 1 else None
+        if not brief:
+            self._speak()
         with self.delivery.alarm.on(HOLD, self._let_go):
             while self._waiting and not self.stop():
                 status = self._run(self._waiting.popleft())
@@ -61,7 +69,13 @@ class Batch:
                     flushed = now
         self.flush()
         self._give_rest_back()
+        self._speak()
         _log_ended(taken, time.monotonic() - began, status)
+
+    def _speak(self) -> None:
+        if self._quiet is not None:
+            _log_taken(self._quiet)
+            self._quiet = None
 
     def _run(self, message: Claimed) -> str:
         try:
@@ -110,6 +124,7 @@ class Batch:
 
     def _let_go(self) -> bool:
         """Called from within a message that runs for long: our connection may be in use, so another one is made."""
+        self._speak()
         ours = self.delivery.database
         other = Database(ours.dsn, ours.application_name, connect_timeout=2, statement_timeout=2, lock_timeout=1)
         try:
@@ -129,9 +144,11 @@ class Batch:
     def recover(self) -> None:
         """After an outage: write what was kept, and give back everything else that is ours in the database.
 
-        A claim whose answer was lost with the connection is among it, and nothing of that was started.
+        A claim whose answer was lost with the connection is among it, and nothing of that was started. One that still
+        runs in the database is ended first.
         """
         self._waiting.clear()
+        self.delivery.database.run(statement("end_earlier"))
         self.flush()
         handler = self.delivery.handler
         held = self.delivery.database.run(

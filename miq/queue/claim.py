@@ -94,7 +94,8 @@ def claim(
 ) -> list[Claimed]:
     """Take up to `limit` messages behind the place `after`, most urgent first; [] when there is none.
 
-    Two workers that take messages of one task_id at once meet at the unique index; the loser looks again, for less.
+    Two workers that take messages of one task_id at once meet at the unique index; the loser looks again, for less. So
+    does one that waits there for somebody who ends messages at which it has looked.
     """
     parameters = {
         "handler_type": handler.kind,
@@ -112,7 +113,7 @@ def claim(
     while True:
         try:
             rows = database.run(statement("claim"), parameters).fetchall()
-        except psycopg.errors.UniqueViolation:
+        except (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected):
             parameters["limit"] = limit = max(1, limit // 2)
             continue
         return sorted(map(Claimed._make, rows), key=lambda message: message.place)

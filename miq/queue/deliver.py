@@ -44,12 +44,23 @@ class Delivery:
     stop_requested: Callable[[], bool] = lambda: False
     info: dict[str, Any] = field(default_factory=dict)
     alarm: Alarm = field(default_factory=Alarm)
+    #: whether the claim of what is in hand would outlive a crash of the database (see `make_lasting`)
+    lasting: bool = False
     _spare: LazySession | None = None
 
     def check_stop(self) -> None:
         """Long work calls this between its pages. Raises StopRequested when the worker is to stop."""
         if self.stop_requested():
             raise StopRequested("the worker was asked to stop")
+
+    def make_lasting(self) -> None:
+        """Wait until the claim is on disk. A claim is committed without waiting, for its message may run again.
+
+        One that must not, or that keeps others of its task_id out, does not start before.
+        """
+        if not self.lasting:
+            self.database.run(statement("flush"))
+            self.lasting = True
 
     def lend(self) -> LazySession:
         """A session that nobody has used. One that was lent and not used is lent again: it is as good as new."""
@@ -84,6 +95,8 @@ def deliver(message: Claimed, delivery: Delivery) -> Outcome:
             raise BadMessage(f"msg_timeout is {timeout}: write seconds, more than 0")
     except BadMessage as error:
         return _bad(Outcome(message, "error", str(error)))
+    if not method.idempotent or message.task_id is not None:
+        delivery.make_lasting()
     slot = delivery.slot
     try:
         deadline = delivery.alarm.start(timeout)

@@ -38,6 +38,7 @@ SELECT id FROM miq_queue WHERE merge_key = %(key)s AND state = 'dequeue' LIMIT 1
 -- Takes ready messages for one handler, most urgent first, at most one of a task_id; nobody waits for anybody (SKIP
 -- LOCKED). The partial index miq_queue_get_idx is in claim order; a handler that works its way through it begins behind
 -- what it took last (after_*). The subquery is MATERIALIZED so that the planner cannot take more rows than LIMIT.
+-- It is committed without waiting for the disk: see `flush`.
 WITH next AS MATERIALIZED (
     SELECT id, task_id, priority FROM miq_queue
      WHERE state = 'ready'
@@ -57,7 +58,7 @@ WITH next AS MATERIALIZED (
 taken AS (
     SELECT id,
            CASE WHEN task_id IS NULL THEN 1 ELSE row_number() OVER (PARTITION BY task_id ORDER BY priority, id) END AS nth
-      FROM next)
+      FROM next, (SELECT set_config('synchronous_commit', 'off', true)) AS without_waiting)
 UPDATE miq_queue AS q
    SET state = 'dequeue', handler_type = %(handler_type)s, handler_id = %(handler_id)s,
        updated_on = coalesce(%(now)s::timestamp, utc_now()),
@@ -70,6 +71,10 @@ RETURNING q.id, q.class_name, q.method_name, q.instance_id, q.target_id, q.args,
           CASE WHEN q.deliver_on >= '0001-01-01' THEN q.deliver_on END AS deliver_on,
           CASE WHEN isfinite(greatest(q.created_on, q.deliver_on))
                THEN extract(epoch FROM utc_now() - greatest(q.created_on, q.deliver_on)) END::float8 AS waited
+
+-- name: flush
+-- Waits until everything that was committed before is on disk, earlier commits that did not wait, too.
+SELECT pg_logical_emit_message(true, 'miq', '')
 
 -- name: next_due
 -- Seconds until a message of this queue that is not due yet will be; NULL when there is none.
@@ -88,7 +93,7 @@ DELETE FROM miq_queue
 -- Tells the queues where the next messages of these task_ids wait; their turn has come.
 SELECT pg_notify('miq_queue:' || left(queue_name, 50), '')
   FROM (SELECT DISTINCT queue_name FROM miq_queue
-         WHERE state = 'ready' AND task_id = ANY(%(task_ids)s) AND queue_name IS NOT NULL) AS queues
+         WHERE state = 'ready' AND task_id = ANY(%(task_ids)s) AND octet_length(left(queue_name, 50)) < 54) AS queues
 
 -- name: fail
 -- Keeps a message of a handler that ended badly, with what was wrong; the handler lets go of it.
@@ -164,9 +169,15 @@ SELECT id, class_name, method_name, miq_callback, miq_task_id, greatest(0, least
  WHERE state = 'dequeue' AND handler_type = %(handler_type)s AND handler_id = %(handler_id)s
    FOR UPDATE
 
+-- name: end_earlier
+-- Ends what a connection that this very worker has lost may have left running.
+SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid()
+   AND starts_with(application_name, 'MIQ|') AND application_name = current_setting('application_name')
+
 -- name: wake
--- Tells the listeners of a queue that something was put back.
-SELECT pg_notify('miq_queue:' || left(%(queue_name)s, 50), '')
+-- Tells the listeners of a queue that something was put back. A name that is too long for a channel has none.
+SELECT pg_notify('miq_queue:' || left(%(queue_name)s, 50), '') WHERE octet_length(left(%(queue_name)s, 50)) < 54
 
 -- name: forget_shutdowns
 -- Words to stop that a server left behind: taken, or for a run of it that is over.

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import psycopg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -48,10 +49,13 @@ class Outcome(NamedTuple):
 
 def finish(database: Database, handler: Handler, messages: Sequence[Claimed]) -> None:
     """Delete messages that ended well, and wake those that wait for their task_ids."""
-    database.run(
-        statement("finish"),
-        {"ids": [each.id for each in messages], "handler_type": handler.kind, "handler_id": handler.id},
-    )
+    parameters = {"ids": [each.id for each in messages], "handler_type": handler.kind, "handler_id": handler.id}
+    while True:
+        try:
+            database.run(statement("finish"), parameters)
+            break
+        except psycopg.errors.DeadlockDetected:
+            continue  # a claim had looked at them as we took them, and waited for us; it has gone on now
     wake_chains(database, messages)
 
 

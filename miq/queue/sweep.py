@@ -27,7 +27,7 @@ MAX_ATTEMPTS = 3
 #: what JSON that is no callback raises
 _UNREADABLE = (ValueError, AttributeError, TypeError, RecursionError)
 #: seconds before the second, third attempt after a death
-BACK_OFF = (0.0, 5.0)
+BACK_OFF = (0.0, 15.0)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,8 @@ def fail(connection: Connection, message: Held, state: MessageState, text: str, 
     """
     log.error("MIQ(MiqQueue.sweep) Message id: [%s], State: [%s], %s", message.id, state, text)
     connection.execute(
-        statement("fail_unheld"), {"id": message.id, "state": state, "error": text, "attempts": message.attempts + attempt}
+        statement("fail_unheld"),
+        {"id": message.id, "state": state, "error": text, "attempts": message.attempts + attempt},
     )
     if message.callback:
         _call_back_later(connection, message.callback, state, text)

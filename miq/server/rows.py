@@ -7,11 +7,12 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from miq import process
+from miq import names, process
 from miq.channel import InHand
 from miq.clock import utc
 from miq.db import Database
 from miq.process import ProcessInfo
+from miq.queue.give_back import Connection
 from miq.queue.sweep import Death, sweep
 from miq.server.children import Child, Exit
 from miq.server.sync import Key, ManagerFact
@@ -63,6 +64,7 @@ def record_end(database: Database, server_id: int, ended: Ended) -> None:
         ended.counts, ended.timed_out,
     )  # fmt: skip
     with database.transaction() as connection:
+        _end_backends(connection, server_id, child)
         swept = sweep(connection, death)
         connection.execute(
             "INSERT INTO miq_worker_exits (type, queue_name, miq_server_id, worker_id, guid, pid, started_on,"
@@ -99,6 +101,20 @@ def record_end(database: Database, server_id: int, ended: Ended) -> None:
         ended.reason,
         swept.returned,
         swept.failed,
+    )
+
+
+def _end_backends(connection: Connection, server_id: int, child: Child) -> None:
+    """What the dead worker had asked for last may still be under way: a claim that ends after the sweep takes messages
+    that nobody would give back.
+    """
+    if child.pid is None:
+        return
+    ids = (names.compressed_id(each) for each in (server_id, child.worker_id))
+    connection.execute(
+        "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND starts_with(application_name, %(name)s)",
+        {"name": "|".join(["MIQ", str(child.pid), *ids, ""])},
     )
 
 

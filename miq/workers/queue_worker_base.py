@@ -55,7 +55,7 @@ class QueueWorkerBase(WorkerBase):
         self._announced = False
         began = time.monotonic()
         taken = self.claimer.take(1 if self.launch.once else self.appetite.limit)
-        self.batch.work(taken)
+        self.batch.work(taken, self.appetite.brief)
         self.appetite.learn(len(taken), time.monotonic() - began)
         if any(message.task_id is not None for message in taken):
             self.claimer.forget()  # the next one of its kind may come before what was taken last

@@ -161,6 +161,29 @@ def test_an_end_that_could_not_be_written_is_written_first(dsn: str, database: D
     assert (slot.read().message_id, states(database), ran) == (0, [("ready", None)], [(1,)])
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "waits"),
+    [("once", {}, True), ("note", {"task_id": "t"}, True), ("note", {}, False)],
+    ids=["it must not run twice", "it keeps others out", "it may run again"],
+)
+def test_a_claim_is_on_disk_before_what_relies_on_it_starts(
+    dsn: str, database: Database, batch: Batch, method: str, options: dict[str, Any], waits: bool
+) -> None:
+    """A crash of PostgreSQL may forget a claim that was committed without waiting: then another worker takes it."""
+    add(database, Message("Test", method, **options))
+    flushed: list[bool] = []
+    with psycopg.connect(dsn, autocommit=True) as other:
+        written = "SELECT pg_current_wal_insert_lsn()"
+        taken = claim(database, ME, ROUTE)
+        (position,) = other.execute(written).fetchone() or ()
+        look = "SELECT pg_current_wal_flush_lsn() >= %s::pg_lsn"
+        during.append(lambda: flushed.extend(other.execute(look, (position,)).fetchone() or ()))
+        batch.work(taken)
+    assert batch.delivery.lasting is waits
+    if waits:
+        assert flushed == [True]
+
+
 def test_what_waits_behind_a_long_message_goes_to_others_while_it_runs(
     dsn: str, database: Database, batch: Batch
 ) -> None:
