@@ -10,7 +10,7 @@ import sys
 #: which benchmark belongs to which theme
 THEMES = {
     "A": ["supervision", "amazon_refresh"],
-    "B": ["queue_drain", "queue_cost", "queue_put", "queue_latency", "queue_crash", "queue_peers"],
+    "B": ["queue_drain", "queue_cost", "queue_put", "queue_latency", "queue_crash", "queue_reliability", "queue_peers"],
 }
 
 
