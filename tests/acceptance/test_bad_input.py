@@ -223,7 +223,8 @@ def test_a_manager_that_cannot_be(
     [
         (["miq", "nonsense"], "No such command 'nonsense'"),
         (["miq", "--nonsense"], "No such option: --nonsense"),
-        (["miq", "queue", "more"], "unexpected extra argument"),
+        (["miq", "queue", "more"], "No such command 'more'"),
+        (["miq", "queue", "purge", "--state", "ready"], "ready"),
         (["miq", "db", "migrate", "--region", "north"], "Invalid value for '--region'"),
         (["miq-server", "--nonsense"], "--nonsense"),
         (["miq-server", "more"], "more"),

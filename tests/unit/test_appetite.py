@@ -67,3 +67,9 @@ def test_whatever_it_meets_the_limit_stays_between_one_and_most() -> None:
         taken = chance.randint(0, appetite.limit)
         appetite.learn(taken, taken * 10.0 ** chance.uniform(-7, 3))
         assert 1 <= appetite.limit <= 50
+
+
+def test_messages_are_expected_to_be_brief_once_they_were() -> None:
+    assert not Appetite(MOST, BUDGET).brief, "nothing is known yet"
+    assert fed(1e-3).brief and fed(0.04).brief
+    assert not fed(0.06).brief and not fed(60.0).brief
