@@ -106,6 +106,7 @@ class QueueMachine(Puts):
             self._die(number, self.world.died_with, InHand(message.id), counts=counts)
             return
         worker.held.pop(0)
+        assert outcome.status == self._planned(message, plan)
         if outcome.written:
             self.model.end(message.id, outcome.status)
         elif outcome.in_a_batch:
@@ -158,16 +159,22 @@ class QueueMachine(Puts):
             batch.recover()
         self._expect_worked(taken, by_id, most)
 
+    def _planned(self, message: Claimed, plan: str) -> str:
+        """How a message ends: as planned, if it is one that can be planned."""
+        plan = plan if message.method_name in ("again", "once") else str(message.method_name)
+        if plan in ("stop", "lose the database"):
+            return "stopped" if self.model.rows[message.id].idempotent else "error"
+        return {"error": "error", "retry": "retry", "timeout": "timeout", "gone": "warn", "die": "dead"}.get(plan, "ok")
+
     def _expect_worked(self, taken: list[Claimed], plans: dict[int, str], most: int) -> None:
         rest, run = list(taken), 0
         while rest and run < most:
             message = rest.pop(0)
-            planned = message.method_name in ("again", "once")
-            run += planned
-            plan = plans[message.id] if planned else str(message.method_name)
-            self._ended(message.id, _status(plan, self.model.rows[message.id].idempotent))
-            if plan in ("timeout", "lose the database"):
-                break
+            self._ended(message.id, self._planned(message, plans[message.id]))
+            if message.method_name in ("again", "once"):
+                run += 1
+                if plans[message.id] in ("timeout", "lose the database"):
+                    break
         self.model.give_back(message.id for message in rest)
 
     @rule(number=workers)
@@ -337,13 +344,6 @@ def _takes(route: Route) -> Callable[[Row], bool]:
     return lambda row: (
         row.zone in (None, route.zone) and row.role in (None, *route.roles) and row.priority <= route.max_priority
     )
-
-
-def _status(plan: str, idempotent: bool) -> str:
-    """How a message ends that did as planned."""
-    if plan in ("stop", "lose the database"):
-        return "stopped" if idempotent else "error"
-    return {"error": "error", "retry": "retry", "timeout": "timeout", "gone": "warn"}.get(plan, "ok")
 
 
 @pytest.fixture

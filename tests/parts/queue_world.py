@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from miq.channel import InHand, Slot
 from miq.db import Database
-from miq.errors import RetryLater, StopRequested
+from miq.errors import ExitNow, RetryLater, StopRequested
 from miq.models import Zone
 from miq.queue import methods
 from miq.queue.claim import Claimed, Handler
@@ -32,8 +32,11 @@ ZONES = ("default", "other", "maintenance")
 EFFECT = "INSERT INTO effects (message) VALUES (%(id)s)"
 
 
-class Killed(BaseException):
-    """The worker dies in the middle of a message's code."""
+class Killed(ExitNow):
+    """The worker dies in the middle of a message's code: the one thing that nothing catches."""
+
+    def __init__(self) -> None:
+        super().__init__(1, "killed")
 
 
 @dataclass
