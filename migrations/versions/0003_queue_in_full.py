@@ -57,6 +57,9 @@ def upgrade() -> None:
     op.execute(
         "CREATE UNIQUE INDEX miq_schedules_identity ON miq_schedules (name, userid, resource_type) NULLS NOT DISTINCT"
     )
+    # A row without a state is neither taken nor kept, and nothing would ever end it.
+    op.execute("UPDATE miq_queue SET state = 'error', last_error = 'state was NULL' WHERE state IS NULL")
+    op.execute("ALTER TABLE miq_queue ALTER state SET NOT NULL")
     op.execute(QUEUE_PUT.format(payload="min(priority)::text"))
     op.execute(
         "CREATE TRIGGER miq_schedules AFTER INSERT OR DELETE"
@@ -71,6 +74,7 @@ def downgrade() -> None:
     """Take it away; the rows stay."""
     for table, options in STORAGE.items():
         op.execute(f"ALTER TABLE {table} RESET ({', '.join(options)})")
+    op.execute("ALTER TABLE miq_queue ALTER state DROP NOT NULL")
     op.execute("DROP TRIGGER miq_schedules ON miq_schedules")
     op.execute(QUEUE_PUT.format(payload="''"))
     for name in (*INDEXES, "miq_schedules_identity"):

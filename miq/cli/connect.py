@@ -9,7 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
+import psycopg
+from psycopg.abc import Buffer
+from psycopg.types.datetime import TimestampLoader
 from sqlalchemy.orm import Session
 
 from miq import paths, settings_loader
@@ -22,9 +26,21 @@ from miq.server import seeding
 from miq.settings import Settings
 
 
+class _BoundedTimestamp(TimestampLoader):
+    """Times that Python cannot tell, such as `infinity` for never, are shown as the last or first that it can."""
+
+    def load(self, data: Buffer) -> datetime:
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            text = bytes(data)
+            return datetime.min if text.startswith(b"-") or text.endswith(b"BC") else datetime.max
+
+
 @contextmanager
 def open_database(*, any_schema: bool = False) -> Iterator[Database]:
     """The database, at this program's schema unless any will do. Raises DatabaseError, SchemaOutdated, SchemaTooNew."""
+    psycopg.adapters.register_loader("timestamp", _BoundedTimestamp)
     with database_address(paths.home()) as dsn:
         database = Database(dsn, f"MIQ|{os.getpid()}|-|-|-|miq|-")
         try:

@@ -7,6 +7,7 @@ draws on a terminal; into a pipe or file go plain lines, one row a line, as wide
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -59,8 +60,8 @@ _AGES = ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h"), (float("inf"), 
 
 
 def age(seconds: float | None) -> str:
-    """Seconds as `45 s`, `12 min`, `5 h` or `3 d`; nothing for None."""
-    if seconds is None:
+    """Seconds as `45 s`, `12 min`, `5 h` or `3 d`; nothing for None, or for ever."""
+    if seconds is None or math.isinf(seconds):
         return ""
     step, unit = next((step, unit) for limit, step, unit in _AGES if seconds < limit)
     return f"{max(0, int(seconds)) // step} {unit}"

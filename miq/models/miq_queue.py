@@ -60,7 +60,7 @@ class MiqQueue(Base):
     target_id: Mapped[Big | None]
     priority: Mapped[int | None] = mapped_column(server_default=text("100"))
     method_name: Mapped[str | None]
-    state: Mapped[str | None] = mapped_column(server_default=text("'ready'"))
+    state: Mapped[str] = mapped_column(server_default=text("'ready'"))
     created_on: Mapped[datetime | None] = mapped_column(server_default=text("utc_now()"))
     updated_on: Mapped[datetime | None]
     lock_version: Mapped[int | None] = mapped_column(server_default=text("0"))

@@ -25,6 +25,7 @@ from miq.queue.methods import find_method
 from miq.queue.put import described
 from miq.queue.record import Outcome, finish, record
 from miq.queue.statements import statement
+from miq.queue.sweep import MAX_ATTEMPTS
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ class Batch:
         self._outcome: Outcome | None = None
         #: one that is running and whose line is still to be written
         self._quiet: Claimed | None = None
+        #: the message that ran into its time-out; the worker leaves when its end is written
+        self._timed_out: int | None = None
 
     def work(self, taken: list[Claimed], brief: bool = False) -> None:
         """Run them. Raises OperationalError when the database went away, ExitNow after a time-out.
@@ -81,21 +84,28 @@ class Batch:
         try:
             outcome = deliver(message, self.delivery)
         except LostDatabase as lost:
+            # It may be the message that ends the connection, each time: so this counts, as the death of a worker does.
             again = find_method(message.class_name, message.method_name).idempotent
-            self._outcome = Outcome(message, "retry" if again else "error", str(lost))
+            again = again and message.attempts + 1 < MAX_ATTEMPTS
+            self._outcome = Outcome(message, "retry" if again else "error", str(lost), attempt=1)
             raise psycopg.OperationalError(str(lost)) from lost
         if outcome.in_a_batch:
             self._finished.append(message)
             return outcome.status
         self._outcome = outcome
         if outcome.status == "timeout":
+            self._timed_out = message.id
             self.delivery.database.close()
         self._write()
-        if outcome.status == "timeout":
+        self._leave_after_a_time_out()
+        return outcome.status
+
+    def _leave_after_a_time_out(self) -> None:
+        if self._timed_out is not None:
             self.flush()
             self._give_rest_back()
-            raise ExitNow(1, f"message {message.id} timed out")
-        return outcome.status
+            message_id, self._timed_out = self._timed_out, None
+            raise ExitNow(1, f"message {message_id} timed out")
 
     def _write(self) -> None:
         if self._outcome is None:
@@ -145,7 +155,7 @@ class Batch:
         """After an outage: write what was kept, and give back everything else that is ours in the database.
 
         A claim whose answer was lost with the connection is among it, and nothing of that was started. One that still
-        runs in the database is ended first.
+        runs in the database is ended first. Raises ExitNow when the worker has to leave after a time-out.
         """
         self._waiting.clear()
         self.delivery.database.run(statement("end_earlier"))
@@ -156,6 +166,7 @@ class Batch:
         ).fetchall()
         if held:
             self._return(self.delivery.database, [row[0] for row in held])
+        self._leave_after_a_time_out()
 
 
 def _log_taken(message: Claimed) -> None:

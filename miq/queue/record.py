@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 class Outcome(NamedTuple):
     """How a message ended: ok, warn, error, timeout; retry or stopped give it back.
 
-    `written`: its end is in the database already; `in_a_batch`: it may be written together with others.
+    `written`: its end is in the database already; `in_a_batch`: it may be written together with others; `attempt`: 1
+    when what gives it back is counted as one.
     """
 
     message: Claimed
@@ -45,6 +46,7 @@ class Outcome(NamedTuple):
     deliver_on: datetime | None = None
     written: bool = False
     in_a_batch: bool = False
+    attempt: int = 0
 
 
 def finish(database: Database, handler: Handler, messages: Sequence[Claimed]) -> None:
@@ -73,7 +75,9 @@ def record(outcome: Outcome, delivery: Delivery) -> None:
     message, database = outcome.message, delivery.database
     if outcome.status in ("retry", "stopped"):
         with database.transaction() as connection:
-            give_back(connection, delivery.handler, [message.id], deliver_on=outcome.deliver_on)
+            give_back(
+                connection, delivery.handler, [message.id], deliver_on=outcome.deliver_on, attempt=outcome.attempt
+            )
     else:
         with database.session() as session:
             session.info.update(delivery.info)

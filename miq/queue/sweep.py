@@ -123,15 +123,14 @@ def fail(connection: Connection, message: Held, state: MessageState, text: str, 
         statement("fail_unheld"),
         {"id": message.id, "state": state, "error": text, "attempts": message.attempts + attempt},
     )
-    if message.callback:
-        _call_back_later(connection, message.callback, state, text)
-    elif message.task_id is not None:
+    told = bool(message.callback) and _call_back_later(connection, message.callback or "", state, text)
+    if not told and message.task_id is not None:
         status = TaskStatus.TIMEOUT if state == MessageState.TIMEOUT else TaskStatus.ERROR
         connection.execute(statement("fail_task"), {"id": message.task_id, "status": status, "error": text})
 
 
-def _call_back_later(connection: Connection, callback: str, state: MessageState, text: str) -> None:
-    """The callback's own code is a flow's, so it becomes a message."""
+def _call_back_later(connection: Connection, callback: str, state: MessageState, text: str) -> bool:
+    """The callback's own code is a flow's, so it becomes a message; False for one that cannot be read."""
     try:
         call: dict[str, Any] = json.loads(callback)
         values = {
@@ -144,3 +143,5 @@ def _call_back_later(connection: Connection, callback: str, state: MessageState,
             connection.execute(statement("put_callback"), values)
     except (*_UNREADABLE, psycopg.DataError, psycopg.ProgrammingError) as error:
         log.error("MIQ(MiqQueue.sweep) a callback that cannot be read is dropped: %s", error)
+        return False
+    return True

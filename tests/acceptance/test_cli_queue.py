@@ -133,6 +133,17 @@ def test_without_a_subcommand_the_queue_is_listed(miq: Miq, database: Database) 
     assert found["failed"] == {"timeout": 1}
 
 
+@pytest.mark.parametrize("never", ["infinity", "-infinity", "0044-03-15 BC"])
+def test_a_time_that_python_cannot_tell_is_shown(miq: Miq, database: Database, never: str) -> None:
+    database.run(
+        "INSERT INTO miq_queue (class_name, method_name, deliver_on) VALUES ('Diagnostics', 'noop', %(never)s)",
+        {"never": never},
+    )
+    for command in (["queue"], ["queue", "--health"], ["queue", "--orphans"], ["queue", "show", "1"], ["sql", "S11"]):
+        assert miq(*command).code == 0
+        assert miq(*command, "--json").code == 0
+
+
 def test_orphans_say_why_nobody_takes_them(miq: Miq, database: Database) -> None:
     added(database)
     assert miq("queue", "--orphans").out == "Somebody can take whatever is due.\n"

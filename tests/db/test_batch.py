@@ -363,3 +363,18 @@ def test_a_claim_takes_one_of_each_task_id(database: Database) -> None:
     with database.session() as session:
         run_in(session, "DELETE FROM miq_queue WHERE state = 'dequeue' AND task_id = 'a'")
     assert [each.task_id for each in claim(database, OTHER, ROUTE, limit=10)] == ["a"]
+
+
+def test_a_time_out_whose_end_could_not_be_written_ends_the_worker_after_the_outage(
+    dsn: str, database: Database, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(database, Message("Test", "sleep", [30], msg_timeout=1))
+    taken = claim(database, ME, ROUTE)
+    monkeypatch.setattr(database, "dsn", f"{dsn}&port=1" if "?" in dsn else f"{dsn}?port=1")
+    with pytest.raises(psycopg.OperationalError):
+        batch.work(taken)
+    monkeypatch.setattr(database, "dsn", dsn)
+    assert states(database) == [("dequeue", 1)]
+    with pytest.raises(ExitNow):
+        batch.recover()
+    assert states(database) == [("timeout", None)]

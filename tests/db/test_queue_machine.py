@@ -133,7 +133,9 @@ class QueueMachine(Puts):
         worker.unwritten, worker.finished = None, []
 
     def _ended(self, message_id: int, status: str) -> None:
-        if status in ("retry", "stopped"):
+        if status == "lost":
+            self.model.give_back([message_id], attempt=1)
+        elif status in ("retry", "stopped"):
             self.model.give_back([message_id], deliver_on=IN_TWO_HOURS if status == "retry" else None)
         else:
             self.model.end(message_id, status)
@@ -162,8 +164,11 @@ class QueueMachine(Puts):
     def _planned(self, message: Claimed, plan: str) -> str:
         """How a message ends: as planned, if it is one that can be planned."""
         plan = plan if message.method_name in ("again", "once") else str(message.method_name)
-        if plan in ("stop", "lose the database"):
-            return "stopped" if self.model.rows[message.id].idempotent else "error"
+        row = self.model.rows[message.id]
+        if plan == "stop":
+            return "stopped" if row.idempotent else "error"
+        if plan == "lose the database":
+            return "lost" if row.idempotent and row.attempts < 2 else "error"
         return {"error": "error", "retry": "retry", "timeout": "timeout", "gone": "warn", "die": "dead"}.get(plan, "ok")
 
     def _expect_worked(self, taken: list[Claimed], plans: dict[int, str], most: int) -> None:

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -383,7 +384,8 @@ def test_a_time_out_reaches_a_call_that_hangs(session: Session, home: Home, gate
     )  # fmt: skip
     began = time.monotonic()
     try:
-        outcome = deliver(message, Delivery(session.info["database"], Handler("MiqWorker", 1)))
+        with closing(Database(session.info["database"].dsn)) as workers_own:  # a time-out closes it
+            outcome = deliver(message, Delivery(workers_own, Handler("MiqWorker", 1)))
     finally:
         released.set()
     assert (outcome.status, outcome.text) == ("timeout", "timed out after 4 seconds")
