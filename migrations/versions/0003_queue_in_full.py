@@ -15,6 +15,8 @@ depends_on = None
 INDEXES = {
     "miq_queue_due_idx": "miq_queue (queue_name, deliver_on) WHERE state = 'ready' AND deliver_on IS NOT NULL",
     "miq_queue_expiry_idx": "miq_queue (expires_on) WHERE state = 'ready' AND expires_on IS NOT NULL",
+    # Rows that are neither taken nor kept: upkeep ends them.
+    "miq_queue_stateless_idx": "miq_queue (id) WHERE state IS NULL",
     "miq_queue_busy_merge_idx": "miq_queue (merge_key) WHERE state = 'dequeue' AND merge_key IS NOT NULL",
 }
 
@@ -57,9 +59,6 @@ def upgrade() -> None:
     op.execute(
         "CREATE UNIQUE INDEX miq_schedules_identity ON miq_schedules (name, userid, resource_type) NULLS NOT DISTINCT"
     )
-    # A row without a state is neither taken nor kept, and nothing would ever end it.
-    op.execute("UPDATE miq_queue SET state = 'error', last_error = 'state was NULL' WHERE state IS NULL")
-    op.execute("ALTER TABLE miq_queue ALTER state SET NOT NULL")
     op.execute(QUEUE_PUT.format(payload="min(priority)::text"))
     op.execute(
         "CREATE TRIGGER miq_schedules AFTER INSERT OR DELETE"
@@ -74,7 +73,6 @@ def downgrade() -> None:
     """Take it away; the rows stay."""
     for table, options in STORAGE.items():
         op.execute(f"ALTER TABLE {table} RESET ({', '.join(options)})")
-    op.execute("ALTER TABLE miq_queue ALTER state DROP NOT NULL")
     op.execute("DROP TRIGGER miq_schedules ON miq_schedules")
     op.execute(QUEUE_PUT.format(payload="''"))
     for name in (*INDEXES, "miq_schedules_identity"):

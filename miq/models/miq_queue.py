@@ -47,6 +47,7 @@ class MiqQueue(Base):
         Index(
             "miq_queue_expiry_idx", "expires_on", postgresql_where=text("state = 'ready' AND expires_on IS NOT NULL")
         ),
+        Index("miq_queue_stateless_idx", "id", postgresql_where=text("state IS NULL")),
         Index(
             "miq_queue_busy_merge_idx",
             "merge_key",
@@ -60,7 +61,7 @@ class MiqQueue(Base):
     target_id: Mapped[Big | None]
     priority: Mapped[int | None] = mapped_column(server_default=text("100"))
     method_name: Mapped[str | None]
-    state: Mapped[str] = mapped_column(server_default=text("'ready'"))
+    state: Mapped[str | None] = mapped_column(server_default=text("'ready'"))
     created_on: Mapped[datetime | None] = mapped_column(server_default=text("utc_now()"))
     updated_on: Mapped[datetime | None]
     lock_version: Mapped[int | None] = mapped_column(server_default=text("0"))

@@ -320,6 +320,8 @@ WITH RECURSIVE queues AS (
     SELECT (SELECT min(queue_name) FROM miq_queue WHERE state = 'ready' AND queue_name > queues.queue_name)
       FROM queues WHERE queues.queue_name IS NOT NULL),
 unclaimable AS MATERIALIZED (
+    (SELECT id FROM miq_queue WHERE state IS NULL)
+    UNION ALL
     (SELECT id FROM miq_queue WHERE state = 'ready' AND queue_name IS NULL)
     UNION ALL
     (SELECT id FROM queues JOIN miq_queue AS q USING (queue_name) WHERE q.state = 'ready' AND q.priority IS NULL)
@@ -328,11 +330,13 @@ unclaimable AS MATERIALIZED (
     LIMIT %(limit)s)
 UPDATE miq_queue AS q
    SET state = 'error', updated_on = utc_now(),
-       last_error = CASE WHEN queue_name IS NULL THEN 'queue_name is NULL: no worker serves it; write one, e.g. generic'
+       last_error = CASE WHEN state IS NULL THEN 'state is NULL: no worker looks for it; write ready'
+                         WHEN queue_name IS NULL THEN 'queue_name is NULL: no worker serves it; write one, e.g. generic'
                          WHEN priority IS NULL THEN 'priority is NULL: no worker takes it; write 0 (soon) to 200'
                          ELSE 'priority is ' || priority || ': no worker takes it; write 0 (soon) to 200' END
   FROM unclaimable
- WHERE q.id = unclaimable.id AND q.state = 'ready' AND (queue_name IS NULL OR priority IS NULL OR priority > 200)
+ WHERE q.id = unclaimable.id
+   AND (state IS NULL OR state = 'ready' AND (queue_name IS NULL OR priority IS NULL OR priority > 200))
 RETURNING q.id, class_name, method_name, miq_callback, miq_task_id, attempts, last_error
 
 -- name: time_out_tasks

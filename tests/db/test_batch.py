@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from miq.channel import Slot
 from miq.db import Database
 from miq.errors import ExitNow
 from miq.models import MiqQueue, MiqTask, Zone
-from miq.queue import methods
 from miq.queue.batch import Batch
 from miq.queue.claim import BEGINNING, Claimer, Handler, Route, claim
 from miq.queue.deliver import Delivery
@@ -36,9 +35,7 @@ during: list[Callable[[], None]] = []
 
 
 @pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    methods.load_methods()
-    before = dict(methods._methods)
+def registered(registry: None) -> None:
     ran.clear()
     during.clear()
 
@@ -65,10 +62,6 @@ def registered() -> Iterator[None]:
         while time.monotonic() < end:
             time.sleep(0.01)
         ran.append("slept")
-
-    yield
-    methods._methods.clear()
-    methods._methods.update(before)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +14,6 @@ from miq.clock import utc
 from miq.db import Database
 from miq.errors import BadMessage
 from miq.models import MiqQueue, MiqRegion, Zone
-from miq.queue import methods
 from miq.queue.claim import Handler, Route, claim
 from miq.queue.deliver import Delivery, deliver
 from miq.queue.message import Callback, Inherit, Message, Origin
@@ -28,8 +26,7 @@ calls: list[Any] = []
 
 
 @pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    before = dict(methods._methods)
+def registered(registry: None) -> None:
     calls.clear()
 
     @queue_method("Test", "note", idempotent=True)
@@ -41,10 +38,6 @@ def registered() -> Iterator[None]:
         put(session, Message("Test", "note", ["inherits"]))
         put(session, Message("Test", "note", ["leaves"], task_id=None))
         put_many(session, [Message("Test", "note", ["inherits too"])])
-
-    yield
-    methods._methods.clear()
-    methods._methods.update(before)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from miq.clock import utc
 from miq.db import Database
 from miq.errors import RetryLater, StopRequested
 from miq.models import MiqQueue, MiqTask, Zone
-from miq.queue import methods
 from miq.queue.claim import Claimed, Handler, Route, claim, seconds_until_due
 from miq.queue.deliver import Delivery, deliver
 from miq.queue.message import Callback, Message
@@ -35,9 +33,7 @@ calls: list[Any] = []
 
 
 @pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    methods.load_methods()
-    before = dict(methods._methods)
+def registered(registry: None) -> None:
     calls.clear()
 
     @queue_method("Test", "note", idempotent=True)
@@ -66,10 +62,6 @@ def registered() -> Iterator[None]:
     @queue_method("Test", "zone", idempotent=True, model=Zone)
     def zone(session: Session, row: Zone) -> None:
         calls.append(row.name)
-
-    yield
-    methods._methods.clear()
-    methods._methods.update(before)
 
 
 @pytest.fixture

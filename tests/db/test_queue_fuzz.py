@@ -15,7 +15,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -28,7 +28,6 @@ from miq.clock import utc
 from miq.db import Database
 from miq.errors import ExitNow, RetryLater
 from miq.models import Zone
-from miq.queue import methods
 from miq.queue.appetite import Appetite
 from miq.queue.batch import Batch
 from miq.queue.claim import Claimer, Handler, Route, seconds_until_due
@@ -135,10 +134,9 @@ GOOD: dict[str, Any] = dict.fromkeys(ANYTHING.values) | {
 
 
 @pytest.fixture(autouse=True)
-def registered(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+def registered(caplog: pytest.LogCaptureFixture, registry: None) -> None:
     """Methods that misbehave in every way that does not end the process by itself."""
     caplog.set_level(logging.CRITICAL)
-    before = dict(methods._methods)
     ran.clear()
 
     def note(session: Session, record: None, *args: Any) -> None:
@@ -150,9 +148,6 @@ def registered(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     queue_method("Fuzz", "zone", idempotent=True, model=Zone)(lambda session, record, *args: record.name)
     for function in (says, unsayable, exits, cancelled, later, never, odd, writes, swallows, forgets, tall, slow):
         queue_method("Fuzz", function.__name__, idempotent=True)(function)
-    yield
-    methods._methods.clear()
-    methods._methods.update(before)
 
 
 class Unsayable(Exception):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from miq.queue.record import finish, record
 from miq.queue.sweep import Death, sweep
 from tests.parts.queue_model import InHand, Row, Waiter, covered_by
 from tests.parts.queue_puts import BASE, MATCHES, Puts, of_a_kind, waiters
-from tests.parts.queue_world import Killed, Worker, World, registered
+from tests.parts.queue_world import Killed, Worker, World, register
 
 #: when what asks for a retry is due
 IN_TWO_HOURS = BASE + timedelta(hours=2)
@@ -354,14 +354,14 @@ def _takes(route: Route) -> Callable[[Row], bool]:
 @pytest.fixture
 def world(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> Iterator[World]:
+) -> World:
     """Nothing in a batch depends on how fast this machine is."""
     caplog.set_level(logging.CRITICAL)
     monkeypatch.setattr(batch_module, "HOLD", 3600.0)
     monkeypatch.setattr(batch_module, "UNWRITTEN", 3600.0)
     world = World(database, tmp_path)
-    with registered(world):
-        yield world
+    register(world)
+    return world
 
 
 def test_nothing_is_lost_whatever_happens_in_whatever_order(world: World) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from miq.db import Database
 from miq.models import MiqRegion, MiqSchedule, Zone
-from miq.queue import methods, schedules
+from miq.queue import schedules
 from miq.queue.claim import Handler, Route, claim
 from miq.queue.deliver import Delivery, deliver
 from miq.queue.methods import queue_method
@@ -28,19 +27,13 @@ RUN_AT = '{"start_time": "2026-01-01T00:00:00Z", "tz": "UTC", "interval": {"unit
 
 
 @pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    before = dict(methods._methods)
-    methods.load_methods()
+def registered(registry: None) -> None:
 
     @queue_method("Test", "note")
     def note(session: Session, row: None, *args: Any) -> None: ...
 
     @queue_method("ExtManagementSystem", "touch", model=Zone)
     def touch(session: Session, row: Zone) -> None: ...
-
-    yield
-    methods._methods.clear()
-    methods._methods.update(before)
 
 
 @pytest.fixture

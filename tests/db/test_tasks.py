@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +15,6 @@ from miq.clock import utc
 from miq.db import Database
 from miq.errors import UsageError
 from miq.models import Job, MiqQueue, MiqRegion, MiqServer, MiqTask, MiqWorker, Zone
-from miq.queue import methods
 from miq.queue.claim import Handler, Route, claim
 from miq.queue.deliver import Delivery, deliver
 from miq.queue.message import Message
@@ -37,9 +35,7 @@ seen: list[Any] = []
 
 
 @pytest.fixture(autouse=True)
-def registered(dsn: str) -> Iterator[None]:
-    methods.load_methods()
-    before = dict(methods._methods)
+def registered(dsn: str, registry: None) -> None:
     seen.clear()
 
     def others_see() -> tuple[Any, ...]:
@@ -68,10 +64,6 @@ def registered(dsn: str) -> Iterator[None]:
     @queue_method("Test", "quiet", idempotent=True)
     def quiet(session: Session, row: None) -> None:
         tell_progress(session, pct_complete=1)
-
-    yield
-    methods._methods.clear()
-    methods._methods.update(before)
 
 
 @pytest.fixture

@@ -139,9 +139,10 @@ def test_what_no_claim_can_find_ends_with_what_is_wrong(database: Database) -> N
         message(database, queue_name="other", priority=None),
         message(database, priority=201),
         message(database, queue_name=None, priority=None),
+        message(database, state=None),
     ]
     right = [message(database, priority=200), message(database, priority=-1, queue_name="other"), message(database)]
-    assert check(database)["unclaimable"] == 5
+    assert check(database)["unclaimable"] == 6
     found = states(database)
     assert [found[each][1] for each in wrong] == [
         "queue_name is NULL: no worker serves it; write one, e.g. generic",
@@ -149,6 +150,7 @@ def test_what_no_claim_can_find_ends_with_what_is_wrong(database: Database) -> N
         "priority is NULL: no worker takes it; write 0 (soon) to 200",
         "priority is 201: no worker takes it; write 0 (soon) to 200",
         "queue_name is NULL: no worker serves it; write one, e.g. generic",
+        "state is NULL: no worker looks for it; write ready",
     ]
     assert [found[each][0] for each in right] == ["ready"] * 3
     assert check(database)["unclaimable"] == 0

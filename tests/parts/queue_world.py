@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +19,6 @@ from miq.channel import InHand, Slot
 from miq.db import Database
 from miq.errors import ExitNow, RetryLater, StopRequested
 from miq.models import Zone
-from miq.queue import methods
 from miq.queue.claim import Claimed, Handler
 from miq.queue.deliver import Delivery
 from miq.queue.methods import queue_method
@@ -126,11 +123,8 @@ class World:
         self.done_args.update(args)
 
 
-@contextmanager
-def registered(world: World) -> Iterator[None]:
-    """The methods, as long as it lasts."""
-    before = dict(methods._methods)
-    methods.load_methods()
+def register(world: World) -> None:
+    """The methods of its messages."""
 
     def perform(session: Session, record: object, *args: int) -> None:
         world.perform(session, *args)
@@ -142,9 +136,3 @@ def registered(world: World) -> Iterator[None]:
     @queue_method("Machine", "told", idempotent=True)
     def told(session: Session, record: None, token: int, status: str, *rest: object) -> None:
         run_in(session, "INSERT INTO told VALUES (%(token)s, %(status)s)", {"token": token, "status": status})
-
-    try:
-        yield
-    finally:
-        methods._methods.clear()
-        methods._methods.update(before)
