@@ -28,6 +28,11 @@ class OneConnection(psycopg.Connection[Row]):
 
     _unrolled = False
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a transaction is open, a failed one too, and nothing is under way."""
+        return self.pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
     def rollback(self) -> None:
         """Take back the transaction that is open."""
         if not self._unrolled:
@@ -116,8 +121,7 @@ class LazySession(Session):
             self.raw.close()
 
     def _has_begun(self) -> bool:
-        begun = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
-        return "raw" in self.__dict__ and self.raw.info.transaction_status in begun
+        return "raw" in self.__dict__ and self.raw.has_begun
 
 
 def run_in(session: Session, statement: str, parameters: Mapping[str, Any] | None = None) -> psycopg.Cursor[Row]:

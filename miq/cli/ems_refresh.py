@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from miq.cli import ems_wait
 from miq.cli.connect import open_database, settings_of
 from miq.cli.output import AsJson, print_json, print_table, progress, say
+from miq.cli.tasks import await_task
 from miq.db import Database
 from miq.ems_refresh.queueing import queue_refresh
 from miq.errors import MiqError, RefreshFailed, UsageError
@@ -81,7 +82,7 @@ def _wait(database: Database, ems: ExtManagementSystem, task_id: int, timeout: f
                 run = _run(session, task_id)
             tell(_words(run) if run is not None else task.state or "")
 
-        task = ems_wait.wait(database, task_id, seconds=timeout, tell=seen)
+        task = await_task(database, task_id, seconds=timeout, tell=seen)
     if task is None:
         raise MiqError(f"the refresh of {ems.name} has not ended within {timeout:.0f} s (task {task_id}); it goes on")
     with database.session() as session:

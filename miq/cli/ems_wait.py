@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from miq import names
 from miq.cli.output import progress
+from miq.cli.tasks import await_task
 from miq.db import Database
 from miq.errors import (
     IncompleteCredentials,
@@ -35,7 +36,7 @@ from miq.models import (
     TaskStatus,
     WorkerStatus,
 )
-from miq.queue.tasks import find_task, wait_for_task
+from miq.queue.tasks import find_task
 from miq.settings import Settings
 
 TAKE_SECONDS = 30.0
@@ -87,24 +88,14 @@ def check(database: Database, ems_id: int, settings: Settings) -> Checked:
 
 def _wait_for_check(database: Database, task_id: int, tell: Callable[[MiqTask], None]) -> MiqTask | None:
     """Waits longer for one that a worker has taken."""
-    task = wait(database, task_id, seconds=TAKE_SECONDS, tell=tell)
+    task = await_task(database, task_id, seconds=TAKE_SECONDS, tell=tell)
     if task is not None:
         return task
     with database.session() as session:
         taken = find_task(session, task_id)
     if taken is None or taken.state == TaskState.QUEUED:
         return None
-    return wait(database, task_id, seconds=CHECK_SECONDS, tell=tell)
-
-
-def wait(database: Database, task_id: int, *, seconds: float, tell: Callable[[MiqTask], None]) -> MiqTask | None:
-    """The task when it is Finished, None when it is not in time."""
-
-    def read() -> MiqTask | None:
-        with database.session() as session:
-            return find_task(session, task_id)
-
-    return wait_for_task(read, seconds=seconds, seen=tell)
+    return await_task(database, task_id, seconds=CHECK_SECONDS, tell=tell)
 
 
 def _found(database: Database, ems_id: int) -> Checked:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -147,21 +148,26 @@ def wait(
         finish(database, task, as_json)
 
 
+def await_task(database: Database, task_id: int, *, seconds: float, tell: Callable[[MiqTask], None]) -> MiqTask | None:
+    """The task when it is Finished, None when it is not in time, or gone. `tell` is told of every look."""
+    return wait_for_task(lambda: _read(database, task_id), seconds=seconds, seen=tell)
+
+
+def _read(database: Database, task_id: int) -> MiqTask | None:
+    with database.session() as session:
+        return find_task(session, task_id)
+
+
 def wait_for(database: Database, task_id: int, seconds: float) -> MiqTask:
     """The task when it is Finished, with progress meanwhile.
 
     Raises MiqError when it is not in time, and UsageError when somebody removes it.
     """
-
-    def read() -> MiqTask | None:
-        with database.session() as session:
-            return find_task(session, task_id)
-
     with progress(f"task {task_id}") as tell:
-        ended = wait_for_task(read, seconds=seconds, seen=lambda task: tell(_words(task)))
+        ended = await_task(database, task_id, seconds=seconds, tell=lambda task: tell(_words(task)))
     if ended is not None:
         return ended
-    left = read()
+    left = _read(database, task_id)
     if left is None:
         raise no_task(task_id)
     raise MiqError(f"task {task_id} has not ended within {seconds:g} s, it goes on: {_words(left)}")

@@ -51,6 +51,11 @@ class TaskStatus(StrEnum):
     ERROR = "Error"
     TIMEOUT = "Timeout"
 
+    @classmethod
+    def of(cls, outcome: str) -> TaskStatus:
+        """What the end of a message makes of its task; an end that tasks do not have, as `expired`, is an Error."""
+        return next((status for status in cls if status.lower() == outcome.lower()), cls.ERROR)
+
 
 # To a state, from which ones.
 TASK_MOVES: dict[str, tuple[str, ...]] = {

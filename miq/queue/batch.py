@@ -160,10 +160,7 @@ class Batch:
         self._waiting.clear()
         self.delivery.database.run(statement("end_earlier"))
         self.flush()
-        handler = self.delivery.handler
-        held = self.delivery.database.run(
-            statement("held_by"), {"handler_type": handler.kind, "handler_id": handler.id}
-        ).fetchall()
+        held = self.delivery.database.run(statement("held_by"), self.delivery.handler.columns).fetchall()
         if held:
             self._return(self.delivery.database, [row[0] for row in held])
         self._leave_after_a_time_out()

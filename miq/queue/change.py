@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-import psycopg
 from sqlalchemy.orm import Session
 
 from miq.errors import BadMessage
 from miq.models import MessageState, Priority
 from miq.models.miq_server import SERVER_ACTIVE
 from miq.queue.claim import Handler
-from miq.queue.give_back import give_back, wake
+from miq.queue.give_back import despite_twins, give_back, wake
 from miq.queue.message import COLUMNS, DEFAULT_TIMEOUT, Callback, Inherit, Message
 from miq.queue.put import origin_of, put
 from miq.queue.statements import statement
@@ -33,8 +32,6 @@ FAILED_STATES = (MessageState.WARN, MessageState.ERROR, MessageState.TIMEOUT, Me
 
 #: fields of `Message` that the row names otherwise
 _COLUMN_OF = {"callback": "miq_callback", "data": "msg_data"}
-#: how often somebody may put a twin in the very moment
-_TRIES = 5
 
 
 def sooner(priority: int, by: int) -> int:
@@ -174,15 +171,7 @@ def retry_failed(session: Session, failed: Failed) -> list[int]:
     """
     ids = choose_failed(session, failed)
     connection = raw_connection(session)
-    for left in reversed(range(_TRIES)):
-        try:
-            with connection.transaction():
-                queues = {row[0] for row in connection.execute(statement("retry_failed"), {"ids": ids})}
-            break
-        except psycopg.errors.UniqueViolation:
-            if not left:
-                raise
-    wake(connection, queues)
+    wake(connection, despite_twins(connection, [statement("retry_failed")], {"ids": ids}))
     log.info("MIQ(MiqQueue.retry_failed) Message ids: %s, Requeued", ids)
     return ids
 

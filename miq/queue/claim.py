@@ -28,6 +28,11 @@ class Handler:
     kind: str
     id: int
 
+    @property
+    def columns(self) -> dict[str, str | int]:
+        """As a message's row, and the statements, name it."""
+        return {"handler_type": self.kind, "handler_id": self.id}
+
 
 @dataclass(frozen=True)
 class Route:
@@ -98,8 +103,7 @@ def claim(
     does one that waits there for somebody who ends messages at which it has looked.
     """
     parameters = {
-        "handler_type": handler.kind,
-        "handler_id": handler.id,
+        **handler.columns,
         "queue_name": route.queue_name,
         "zone": route.zone,
         "roles": ",".join(route.roles),  # a string: adapting a list would cost every worker most of a megabyte

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from psycopg.pq import TransactionStatus
 from sqlalchemy.orm import Session
 
 from miq.channel import Slot
@@ -182,10 +181,7 @@ def _call(message: Claimed, method: QueueMethod, delivery: Delivery) -> Outcome:
 def _take_back_what_is_open(database: Database) -> bool:
     """Whether a method left a transaction open beside its session: what others end would be swallowed by it."""
     connection = database.current
-    if connection is None or connection.pgconn.transaction_status not in (
-        TransactionStatus.INTRANS,
-        TransactionStatus.INERROR,
-    ):
+    if connection is None or not connection.has_begun:
         return False
     connection.rollback()
     return True

@@ -6,7 +6,7 @@ of both, and takes over task and callback; else both wait, and the one that come
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -37,23 +37,28 @@ def give_back(
     if not ids:
         return
     parameters = {
-        "handler_type": handler.kind,
-        "handler_id": handler.id,
+        **handler.columns,
         "ids": list(ids),
         "deliver_on": deliver_on,
         "delay": delay,
         "attempt": attempt,
     }
+    wake(connection, despite_twins(connection, [statement("merge_into_twin"), statement("give_back")], parameters))
+
+
+def despite_twins(connection: Connection, statements: Sequence[str], parameters: Mapping[str, Any]) -> set[str | None]:
+    """Run statements that make messages ready, together; the queues that they return.
+
+    Again when somebody has put a twin in that very moment. Raises UniqueViolation when that happens time and again.
+    """
     for left in reversed(range(_TRIES)):
         try:
             with connection.transaction():
-                merged = connection.execute(statement("merge_into_twin"), parameters).fetchall()
-                returned = connection.execute(statement("give_back"), parameters).fetchall()
-            break
+                return {row[0] for each in statements for row in connection.execute(each, parameters)}
         except psycopg.errors.UniqueViolation:
             if not left:
                 raise
-    wake(connection, {row[0] for row in (*merged, *returned)})
+    raise AssertionError("the last try returns or raises")
 
 
 def wake(connection: Connection, queue_names: set[str | None]) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from miq.db import Database, connection_lost
 from miq.errors import ExitNow
-from miq.models import MessageState
+from miq.models import MessageState, TaskStatus
 from miq.queue.claim import Claimed, Handler
 from miq.queue.give_back import give_back
 from miq.queue.methods import find_method
@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
 
 def finish(database: Database, handler: Handler, messages: Sequence[Claimed]) -> None:
     """Delete messages that ended well, and wake those that wait for their task_ids."""
-    parameters = {"ids": [each.id for each in messages], "handler_type": handler.kind, "handler_id": handler.id}
+    parameters = {"ids": [each.id for each in messages], **handler.columns}
     while True:
         try:
             database.run(statement("finish"), parameters)
@@ -94,16 +94,15 @@ def end_in(session: Session, outcome: Outcome, delivery: Delivery) -> None:
     elif message.miq_callback is not None:
         _call_back(session, outcome)
     elif message.miq_task_id is not None and outcome.status != "ok":
-        status = "Timeout" if outcome.status == "timeout" else "Warn" if outcome.status == "warn" else "Error"
+        status = TaskStatus.of(outcome.status)
         connection.execute(statement("fail_task"), {"id": message.miq_task_id, "status": status, "error": outcome.text})
 
 
 def _ending(outcome: Outcome, handler: Handler) -> tuple[str, dict[str, Any]]:
-    holder = {"handler_type": handler.kind, "handler_id": handler.id}
     if outcome.status == "ok":
-        return statement("finish"), {"ids": [outcome.message.id], **holder}
+        return statement("finish"), {"ids": [outcome.message.id], **handler.columns}
     state = outcome.status if outcome.status in (MessageState.WARN, MessageState.TIMEOUT) else MessageState.ERROR
-    return statement("fail"), {"id": outcome.message.id, "state": state, "error": outcome.text, **holder}
+    return statement("fail"), {"id": outcome.message.id, "state": state, "error": outcome.text, **handler.columns}
 
 
 def _call_back(session: Session, outcome: Outcome) -> None:

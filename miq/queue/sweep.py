@@ -79,8 +79,7 @@ class Held:
 
 def sweep(connection: Connection, death: Death) -> Swept:
     """Give back or fail everything that the handler held, within the caller's transaction."""
-    holder = {"handler_type": death.handler_type, "handler_id": death.handler_id}
-    held = [Held(*row) for row in connection.execute(statement("held_by"), holder)]
+    held = [Held(*row) for row in connection.execute(statement("held_by"), death.handler.columns)]
     started = [message for message in held if death.had_started(message.id)]
     free = [message.id for message in held if not death.had_started(message.id)]
     swept = Swept(list(free), [])
@@ -125,8 +124,8 @@ def fail(connection: Connection, message: Held, state: MessageState, text: str, 
     )
     told = bool(message.callback) and _call_back_later(connection, message.callback or "", state, text)
     if not told and message.task_id is not None:
-        status = TaskStatus.TIMEOUT if state == MessageState.TIMEOUT else TaskStatus.ERROR
-        connection.execute(statement("fail_task"), {"id": message.task_id, "status": status, "error": text})
+        ended = {"id": message.task_id, "status": TaskStatus.of(state), "error": text}
+        connection.execute(statement("fail_task"), ended)
 
 
 def _call_back_later(connection: Connection, callback: str, state: MessageState, text: str) -> bool:

@@ -31,8 +31,6 @@ from miq.session import run_in
 
 log = logging.getLogger(__name__)
 
-_STATUSES = {status.lower(): status for status in TaskStatus}
-
 
 def create_task(
     session: Session, name: str, *, userid: str = "system", zone: str | None = None, identifier: str | None = None
@@ -92,7 +90,7 @@ def update_status(
     A status that tasks do not have, such as `Expired`, is an Error. The first move to Active starts its clock.
     """
     running = session.info.get("message")
-    stored = _STATUSES.get(status.lower(), TaskStatus.ERROR)
+    stored = TaskStatus.of(status)
     changed = run_in(
         session,
         statement("task_update"),
